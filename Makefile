@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Front door of the repository: every target is one script.
+#
+# Variables: ARCH=x86|arm64, DEBUG=1, KERNEL_SRC= (tarball, tree or git
+# repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
+# ONLY= (names of tests, shell patterns).
+
+export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
+
+.PHONY: help deps tree refresh build test test-all demo shell check series objdiff
+
+help:
+	@echo 'Revocable device memory for Linux: the series and its lab'
+	@echo
+	@echo '  make demo      boot a patched kernel and show what it does'
+	@echo '  make test      what CI runs: build, boot, test, on both kernel flavours'
+	@echo
+	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
+	@echo '  make shell     the booted test machine, interactive'
+	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
+	@echo '  make deps      install the Debian packages all this needs'
+	@echo
+	@echo '  make tree      Linux with the series, one commit per patch, in build/linux'
+	@echo '  make refresh   the way back: commits of build/linux to patches/ and files'
+	@echo '  make check     checkpatch, W=1, sparse, bisect build (FAST=1: no bisect build)'
+	@echo '  make objdiff   with the feature off, which functions differ from the base?'
+	@echo '  make series    mails to send, in build/series'
+
+deps:
+	@scripts/deps.sh
+
+tree: deps
+	@scripts/tree.sh
+
+refresh:
+	@scripts/refresh.sh $(if $(CHECK),--check)
+
+build: tree
+	@scripts/build.sh
+
+test: tree
+	@lab/run.sh ci
+
+test-all: tree
+	@lab/run.sh all
+
+demo: tree
+	@lab/demo.sh
+
+shell: tree
+	@lab/shell.sh
+
+check: tree
+	@scripts/check.sh
+
+series: tree
+	@scripts/series.sh
+
+objdiff: tree
+	@scripts/objdiff.sh

@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make build [ARCH=x86|arm64] [DEBUG=1]: the kernel and its modules, out of
+# tree, in build/obj/<arch>[-debug].
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/config.sh
+. "$TOP/scripts/config.sh"
+
+obj=$(objdir "$ARCH" "$FLAVOUR")
+case $ARCH in
+x86) image=arch/x86/boot/bzImage targets='bzImage modules' total=2450 ;;
+arm64) image=arch/arm64/boot/Image targets='Image modules' total=2300 ;;
+*) die "ARCH=$ARCH: x86 or arm64" ;;
+esac
+
+fragments=("$TOP"/lab/config/{base,"$ARCH",feature}.config)
+[ "$FLAVOUR" = release ] || fragments+=("$TOP/lab/config/debug.config")
+
+mkdir -p "$obj"
+exec 9>"$obj/lab.lock"
+flock 9
+make_config "$obj" "$ARCH" "${fragments[@]}"
+# shellcheck disable=SC2086
+run_step "kernel, $ARCH, $FLAVOUR" "$LOGS/build-$ARCH-$FLAVOUR.log" $total \
+	make -C "$TREE" O="$obj" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" -j"$JOBS" $targets
+run_step "modules, $ARCH, $FLAVOUR" "$LOGS/modules-$ARCH-$FLAVOUR.log" 0 \
+	make -C "$TREE" O="$obj" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" -j"$JOBS" \
+	INSTALL_MOD_PATH="$obj/lab.modules" modules_install
+[ -f "$obj/$image" ] || die "no $image"
+say "built: ${obj#"$TOP"/}/$image"

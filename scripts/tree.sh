@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make tree: obtain the pinned kernel, put the series on it as one commit per
+# patch. KERNEL_SRC= takes a tarball, a source tree or a git repository
+# instead of the network. Work in the tree that refresh has not taken back is
+# never overwritten, unless FORCE=1.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/apply.sh
+. "$TOP/scripts/apply.sh"
+
+STAMP=$TREE/.git/series-stamp
+
+download() {
+	local dl=$BUILD/dl opts version
+	local deb="$dl/$KPKG.deb"
+	mkdir -p "$dl"
+	if [ -f "$dl/$KPKG.tar.xz" ]; then
+		echo "$dl/$KPKG.tar.xz"
+		return
+	fi
+	say "==> fetching $KPKG $KPKGVER from $KSUITE"
+	mapfile -t opts < <(apt_private "$dl/apt" "$KSUITE")
+	apt-get "${opts[@]}" -qq update >&2 || die "apt-get update failed"
+	version=$KPKGVER
+	if ! apt-cache "${opts[@]}" madison "$KPKG" | grep -qF "$version"; then
+		version=$(apt-cache "${opts[@]}" madison "$KPKG" | awk 'NR == 1 { print $3 }')
+		[ -n "$version" ] || die "the mirror has no $KPKG; use KERNEL_SRC="
+		warn "$KPKG $KPKGVER has been superseded: taking $version, which is not checked against the pinned checksum"
+		KSHA256=
+	fi
+	(cd "$dl" && rm -f "$KPKG"_*.deb && apt-get "${opts[@]}" -q download "$KPKG=$version" >&2) ||
+		die "cannot fetch $KPKG $version"
+	mv "$dl/$KPKG"_*.deb "$deb"
+	dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/$KPKG.tar.xz" >"$dl/part"
+	if [ -n "$KSHA256" ]; then
+		echo "$KSHA256  $dl/part" | sha256sum -c --quiet >&2 || die "$KPKG $version: wrong checksum"
+	fi
+	mv "$dl/part" "$dl/$KPKG.tar.xz"
+	rm -f "$deb"
+	echo "$dl/$KPKG.tar.xz"
+}
+
+# Unpack whatever KERNEL_SRC is into DIR.
+unpack() {
+	local dir=$1 src=${KERNEL_SRC:-} rev
+	[ -n "$src" ] || src=$(download)
+	[ -e "$src" ] || die "KERNEL_SRC=$src does not exist"
+	if [ -f "$src" ]; then
+		say "==> unpacking $src"
+		tar -xf "$src" -C "$dir" --strip-components=1
+	elif git -C "$src" rev-parse --git-dir >/dev/null 2>&1 &&
+	     [ -z "$(git -C "$src" rev-parse --show-prefix)" ]; then
+		rev=${KERNEL_REV:-}
+		[ -n "$rev" ] || rev=$(git -C "$src" rev-parse -q --verify "refs/tags/v$KVER" ||
+				       git -C "$src" rev-parse -q --verify refs/tags/base || echo HEAD)
+		say "==> taking $rev of $src"
+		git -C "$src" archive "$rev" | tar -x -C "$dir"
+	else
+		say "==> copying $src"
+		tar -C "$src" --exclude=./.git -cf - . | tar -xf - -C "$dir"
+	fi
+}
+
+make_base() {
+	local tmp=$TREE.part version
+	[ ! -e "$TREE" ] || die "$TREE exists and has no tag base: remove it first"
+	rm -rf "$tmp"
+	mkdir -p "$tmp"
+	unpack "$tmp"
+	[ -f "$tmp/Kbuild" ] || die "that is no kernel source"
+	version=$(awk '/^(VERSION|PATCHLEVEL|SUBLEVEL) =/ { v = v sep $3; sep = "." } /^NAME/ { exit } END { print v }' "$tmp/Makefile")
+	[ "$version" = "$KVER" ] || warn "this is Linux $version; the series is made for $KVER"
+	# Debian's source package ignores every file but debian/: new files
+	# would be invisible to git.
+	[ ! -f "$tmp/.gitignore" ] || sed -i -e '\,^/\*$,d' -e '\,^!/debian/$,d' "$tmp/.gitignore"
+	say "==> making the base commit"
+	git -C "$tmp" init -q -b series
+	git -C "$tmp" config gc.auto 0
+	git -C "$tmp" config core.looseCompression 0
+	git -C "$tmp" -c core.looseCompression=0 add -A -f
+	GIT_AUTHOR_NAME=$SERIES_NAME GIT_AUTHOR_EMAIL=$SERIES_MAIL \
+	GIT_COMMITTER_NAME=$SERIES_NAME GIT_COMMITTER_EMAIL=$SERIES_MAIL \
+	GIT_AUTHOR_DATE='1767225600 +0000' GIT_COMMITTER_DATE='1767225600 +0000' \
+		git -C "$tmp" commit -q --no-verify -m "Linux $version"
+	git -C "$tmp" tag base
+	mv "$tmp" "$TREE"
+}
+
+[ -e "$TREE/.git" ] && tgit rev-parse -q --verify refs/tags/base >/dev/null || make_base
+
+# A linked work tree has a .git file: keep the stamp with the real folder.
+STAMP=$(tgit rev-parse --absolute-git-dir)/series-stamp
+want=$(series_hash)
+head=$(tgit rev-parse HEAD)
+read -r have_hash have_head 2>/dev/null <"$STAMP" || { have_hash=; have_head=; }
+
+if [ "$want" = "$have_hash" ] && [ "$head" = "$have_head" ]; then
+	say "tree: up to date (${TREE#"$TOP"/}, $(tgit rev-list --count refs/tags/base..HEAD) patches)"
+	exit 0
+fi
+
+# Whatever make tree or make refresh did not leave here is somebody's work.
+if [ -z "${FORCE:-}" ]; then
+	[ "$head" = "${have_head:-$(tgit rev-parse 'refs/tags/base^{commit}')}" ] ||
+		die "the tree has commits that are not in patches/: make refresh takes them back, FORCE=1 drops them"
+	[ -z "$(tgit status --porcelain)" ] ||
+		die "the tree has uncommitted work (git -C ${TREE#"$TOP"/} status): commit it and make refresh, or FORCE=1 drops it"
+fi
+
+apply_series refs/series/new
+new=$(tgit rev-parse refs/series/new)
+tgit update-ref -d refs/series/new
+# Writes only the files that differ: what was built from the others stays built.
+tgit reset -q --hard "$new"
+[ -z "${FORCE:-}" ] || tgit clean -qfd -- "${OVERLAY_DIRS[@]}"
+echo "$want $new" >"$STAMP"
+say "tree: $(tgit rev-list --count refs/tags/base..HEAD) patches on Linux $KVER in ${TREE#"$TOP"/}"
