@@ -11,13 +11,16 @@
 
 obj=$(objdir "$ARCH" "$FLAVOUR")
 case $ARCH in
-x86) image=arch/x86/boot/bzImage targets='bzImage modules' total=2450 ;;
-arm64) image=arch/arm64/boot/Image targets='Image modules' total=2300 ;;
+x86) image=arch/x86/boot/bzImage targets='bzImage modules' total=1860 ;;
+arm64) image=arch/arm64/boot/Image targets='Image modules' total=1900 ;;
 *) die "ARCH=$ARCH: x86 or arm64" ;;
 esac
 
 fragments=("$TOP"/lab/config/{base,"$ARCH",feature}.config)
-[ "$FLAVOUR" = release ] || fragments+=("$TOP/lab/config/debug.config")
+if [ "$FLAVOUR" = debug ]; then
+	fragments+=("$TOP/lab/config/debug.config")
+	[ ! -f "$TOP/lab/config/debug-$ARCH.config" ] || fragments+=("$TOP/lab/config/debug-$ARCH.config")
+fi
 
 mkdir -p "$obj"
 exec 9>"$obj/lab.lock"

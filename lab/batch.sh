@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# batch.sh ARCH FLAVOUR PROFILE TIER: one boot, as TAP on stdout: a line for
+# each test of the table, one for the kernel's log. The tests' own output is
+# there as TAP comments where they failed, and whole in build/test/.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
+
+arch=$1 flavour=$2 profile=$3 tier=$4
+dir=$BUILD/test/$arch-$flavour-$profile
+mkdir -p "$dir"
+exec > >(tee "$dir.tap")
+
+table "$arch" "$flavour" "$profile" "$tier" >"$dir/list"
+n=0
+plan=$(($(wc -l <"$dir/list") + 1))
+echo "1..$plan"
+"$TOP/lab/boot.sh" "$arch" "$flavour" "$profile" "$dir/list" "$dir" || true
+touch "$dir"/{console,tests}.log
+
+# What a kernel says when something is wrong with it.
+splats='WARNING:|BUG:|KASAN|Oops|general protection|possible circular locking|possible recursive locking|inconsistent lock state|suspicious RCU|INFO: task .* blocked|UBSAN|rcu.*(stall|self-detected)|sleeping function|Kernel panic|lab: .* was not bound'
+
+while read -r name _; do
+	n=$((n + 1))
+	log=$dir/$name.log
+	tr -d '\r' <"$dir/tests.log" | awk -v n="$name" '
+		$1 == "@@" && $2 == "begin" && $3 == n { on = 1; next }
+		$1 == "@@" && $2 == "end" && $3 == n { exit }
+		on' >"$log"
+	end=$(tr -d '\r' <"$dir/tests.log" | awk -v n="$name" '$1 == "@@" && $2 == "end" && $3 == n { print $4, $5 }')
+	read -r rc secs <<<"$end" || true
+	desc="$name ($arch, $flavour)"
+	case ${rc:-none} in
+	0)
+		# A program whose every case was skipped tested nothing.
+		skips=$(grep -c '^ok .*# SKIP' "$log" || true)
+		if [ "$skips" -gt 0 ] && ! grep '^ok ' "$log" | grep -qv '# SKIP'; then
+			echo "ok $n - $desc # SKIP $(sed -n 's/^ok .*# SKIP *//p' "$log" | head -n 1)"
+		else
+			echo "ok $n - $desc, $secs s$([ "$skips" -eq 0 ] || echo ", $skips cases skipped")"
+		fi ;;
+	4)
+		reason=$(sed -n 's/.*# SKIP *:* *//p' "$log" | head -n 1)
+		echo "ok $n - $desc # SKIP ${reason:-$(grep -v '^ *$' "$log" | tail -n 1)}" ;;
+	none)
+		echo "not ok $n - $desc: the machine did not get to its end" ;;
+	124 | 137 | 143)
+		echo "not ok $n - $desc: timeout after $secs s" ;;
+	*)
+		echo "not ok $n - $desc: exit status $rc" ;;
+	esac
+	[ "${rc:-none}" = 0 ] || [ "${rc:-none}" = 4 ] || {
+		grep -nE '^ *not ok|^# .*(Expected|Assert|fail)|==== Test Assertion' "$log" | head -n 10 | sed 's/^/# /' || true
+		tail -n 15 "$log" | sed 's/^/# /'
+		echo "# whole output: $log"
+	}
+done <"$dir/list"
+
+# Which test was running when the kernel complained.
+found=$(tr -d '\r' <"$dir/console.log" | awk -v re="$splats" '
+	/lab: begin / { test = $NF }
+	$0 ~ re { print (test ? test : "boot") ": " $0 }' | head -n 20)
+n=$((n + 1))
+if [ -n "$found" ]; then
+	echo "not ok $n - no splat ($arch, $flavour, $profile)"
+	sed 's/^/# /' <<<"$found"
+	echo "# whole log: $dir/console.log"
+elif ! grep -q '^@@ done' "$dir/tests.log"; then
+	echo "not ok $n - no splat ($arch, $flavour, $profile): the machine did not finish"
+	{ cat "$dir/qemu.log"; tail -n 20 "$dir/console.log"; } | tr -d '\r' | sed 's/^/# /'
+else
+	echo "ok $n - no splat ($arch, $flavour, $profile)"
+fi

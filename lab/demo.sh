@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make demo: boot the patched kernel, run the table's demo line in it, show
+# its transcript as it is written.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
+
+dir=$BUILD/test/demo
+mkdir -p "$dir"
+table "$ARCH" "$FLAVOUR" demo demo >"$dir/list"
+[ -s "$dir/list" ] || die "lab/tests.tab has no demo line for $ARCH, $FLAVOUR: not there yet"
+"$TOP/scripts/build.sh"
+"$TOP/scripts/selftests.sh"
+"$TOP/lab/initramfs.sh" "$ARCH" "$FLAVOUR"
+
+say "==> booting"
+: >"$dir/tests.log"
+"$TOP/lab/boot.sh" "$ARCH" "$FLAVOUR" demo "$dir/list" "$dir" &
+pid=$!
+tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | tr -d '\r' | grep --line-buffered -v '^@@' || true
+wait "$pid" || true
+rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
+[ "${rc:-none}" = 0 ] || die "the demo ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"

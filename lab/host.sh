@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Tests of the repository itself, as TAP: no machine needed.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+exec > >(tee "$BUILD/test/host.tap")
+
+n=0
+try() {
+	local desc=$1 out rc=0
+	shift
+	n=$((n + 1))
+	out=$("$@" 2>&1) || rc=$?
+	if [ $rc -eq 0 ]; then echo "ok $n - $desc"
+	else
+		echo "not ok $n - $desc"
+		sed 's/^/# /' <<<"$out"
+	fi
+}
+
+no_foreign_files() {
+	# New files only: a file that the base has belongs into a patch.
+	local f bad=0
+	while read -r f; do
+		! tgit cat-file -e "refs/tags/base:$f" 2>/dev/null || { echo "$f is a file of the base"; bad=1; }
+	done < <(overlay_files)
+	return $bad
+}
+
+spdx_everywhere() {
+	local f bad=0
+	while read -r f; do
+		case $f in *.patch | *.txt | COPYING | .gitignore) continue ;; esac
+		head -n 3 "$TOP/$f" | grep -q 'SPDX-License-Identifier:' || { echo "$f has no SPDX line"; bad=1; }
+	done < <(git -C "$TOP" ls-files)
+	return $bad
+}
+
+# A patch that cannot apply must leave the tree as it is and be named.
+broken_patch_is_refused() (
+	copy=$(mktemp -d)
+	trap 'rm -rf "$copy"' EXIT
+	mkdir "$copy/patches"
+	cp -r "$TOP/scripts" "$copy/"
+	cat >"$copy/patches/0001-broken.patch" <<-'EOF'
+		From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+		From: nobody <nobody@localhost>
+		Subject: [PATCH] broken
+
+		---
+
+		diff --git a/virt/Makefile b/virt/Makefile
+		--- a/virt/Makefile
+		+++ b/virt/Makefile
+		@@ -1,1 +1,1 @@
+		-this line is not there
+		+nor this one
+	EOF
+	before=$(tgit rev-parse HEAD)
+	git clone -q --shared --no-checkout "$TREE" "$copy/linux" 2>&1
+	git -C "$copy/linux" tag -f base "$(tgit rev-parse refs/tags/base)" >/dev/null
+	git -C "$copy/linux" update-ref HEAD refs/tags/base
+	git -C "$copy/linux" read-tree HEAD
+	if out=$(TREE=$copy/linux FORCE=1 "$copy/scripts/tree.sh" 2>&1); then
+		echo "it was taken: $out"
+		exit 1
+	fi
+	grep -q '0001-broken.patch does not apply' <<<"$out" || { echo "not named: $out"; exit 1; }
+	[ "$(git -C "$copy/linux" rev-parse HEAD)" = "$(git -C "$copy/linux" rev-parse base)" ] || { echo "HEAD moved"; exit 1; }
+	[ "$(tgit rev-parse HEAD)" = "$before" ]
+)
+
+echo 1..4
+try "tree, then refresh, changes nothing" "$TOP/scripts/refresh.sh" --check
+try "a patch that does not apply is named and leaves nothing half done" broken_patch_is_refused
+try "no overlay file is a file of the base" no_foreign_files
+try "every file has an SPDX line" spdx_everywhere

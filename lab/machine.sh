@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034
+#
+# The machines. machine ARCH PROFILE sets QEMU (an array: program and
+# arguments) and CMDLINE. Nothing here depends on the host but the choice of
+# the accelerator.
+#
+# Device addresses are fixed, tests.tab and the init script rely on them:
+#   igb       00:03.0  a real DMA engine, which libvfio has a driver for
+#   ivshmem   00:04.0  BAR 2 is RAM: what is written there can be checked
+#   edu       00:05.0  registers and a small DMA engine
+#   testdev   00:06.0  a large BAR without memory behind it
+#   nvme      00:07.0  MSI-X, and a controller memory buffer
+
+declare -A DEVICE=(
+	[igb]=0000:00:03.0 [ivshmem]=0000:00:04.0 [edu]=0000:00:05.0
+	[testdev]=0000:00:06.0 [nvme]=0000:00:07.0
+)
+
+# Nested virtualisation is what the tests need: /dev/kvm may be there and
+# still be of no use, and KVM without nesting is none either. x86 guests see
+# an AMD CPU, so only kvm_amd counts.
+accel() {
+	local arch=$1
+	if [ "${ACCEL:-}" ]; then
+		echo "$ACCEL"
+	elif [ "$arch" = x86 ] && [ -w /dev/kvm ] &&
+	     grep -qs '^[1Y]' /sys/module/kvm_amd/parameters/nested &&
+	     timeout 10 qemu-system-x86_64 -accel kvm -M q35 -nodefaults -display none \
+		-S -monitor stdio <<<quit >/dev/null 2>&1; then
+		echo kvm
+	else
+		echo tcg,thread=multi
+	fi
+}
+
+pci_devices() {
+	QEMU+=(
+		-device igb,addr=3
+		-object memory-backend-ram,id=shm,size=64M,share=on
+		-device ivshmem-plain,memdev=shm,addr=4
+		-device edu,addr=5
+		-device pci-testdev,membar=8G,addr=6
+		-device nvme,serial=lab,cmb_size_mb=16,addr=7
+	)
+	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}")"
+}
+
+machine() {
+	local arch=$1 profile=$2 mem=4G acc
+	acc=$(accel "$arch")
+	case $arch in
+	x86)
+		QEMU=(qemu-system-x86_64 -accel "$acc" -M q35,kernel-irqchip=split)
+		case $acc in
+		kvm*) QEMU+=(-cpu host) ;;
+		*) QEMU+=(-cpu EPYC-Milan,+svm,+npt) ;;
+		esac
+		# One port for the kernel, one for the tests: neither cuts
+		# the other's lines.
+		QEMU+=(-device intel-iommu,intremap=on,aw-bits=48)
+		CMDLINE="console=ttyS0 quiet panic=-1 intel_iommu=on"
+		;;
+	arm64)
+		mem=3G
+		QEMU=(qemu-system-aarch64 -accel "$acc" -cpu max
+		      -M virt,virtualization=on,gic-version=3,iommu=smmuv3)
+		CMDLINE="console=ttyAMA0 quiet panic=-1"
+		;;
+	*) die "no machine for $arch" ;;
+	esac
+
+	case $profile in
+	kvm) ;;
+	pci | demo) pci_devices ;;
+	# For iommufd's own tests: they take huge pages and need no device.
+	iommufd) CMDLINE+=" lab.hugepages=64" ;;
+	*) die "no machine profile $profile" ;;
+	esac
+	QEMU+=(-smp 2 -m "$mem" -nodefaults -display none -no-reboot)
+}

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Reads lab/tests.tab.
+
+# table ARCH FLAVOUR PROFILE TIER: "name timeout command" lines of one boot.
+# Each column can be "*". ONLY= keeps the tests whose name matches one of its
+# shell patterns.
+table() {
+	local arch=$1 flavour=$2 profile=$3 tier=$4
+	local name archs flavours machine t limit prog pat keep d
+	while read -r name archs flavours machine t limit prog; do
+		case $name in '#'* | '') continue ;; esac
+		[[ ,$archs, == *,$arch,* && ,$flavours, == *,$flavour,* && $machine == "$profile" ]] || continue
+		case $tier in
+		all) [ "$t" != demo ] || continue ;;
+		*) [ "$t" = "$tier" ] || continue ;;
+		esac
+		keep=
+		for pat in ${ONLY:-"*"}; do
+			# shellcheck disable=SC2053
+			[[ $name != $pat ]] || keep=1
+		done
+		[ -n "$keep" ] || continue
+		[ "$flavour" != debug ] || limit=$((limit * 4))
+		while [[ $prog =~ @([a-z]+) ]]; do
+			d=$(device_address "${BASH_REMATCH[1]}")
+			prog=${prog/@"${BASH_REMATCH[1]}"/$d}
+		done
+		echo "$name $limit $prog"
+	done <"$TOP/lab/tests.tab"
+}
+
+device_address() (
+	# shellcheck source=lab/machine.sh
+	. "$TOP/lab/machine.sh"
+	[ -n "${DEVICE[$1]:-}" ] || die "tests.tab: no device @$1"
+	echo "${DEVICE[$1]}"
+)
+
+# Machine profiles the table uses.
+profiles() { awk '!/^#/ && NF >= 7 { print $4 }' "$TOP/lab/tests.tab" | sort -u; }

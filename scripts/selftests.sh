@@ -1,0 +1,39 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The test programs that lab/tests.tab names, static, in
+# build/selftests/<arch>. Only those: the kernel has hundreds.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+out=$BUILD/selftests/$ARCH
+hdr=$out/hdr
+mkdir -p "$out"
+exec 9>"$out/lock"
+flock 9
+
+build_dir() {
+	local dir=$1
+	shift
+	mkdir -p "$out/$dir"
+	make -C "$TREE/tools/testing/selftests/$dir" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" \
+		OUTPUT="$out/$dir" KHDR_INCLUDES="-isystem $hdr/include" \
+		LDFLAGS=-static -j"$JOBS" "${@/#/$out/$dir/}"
+}
+
+build_all() {
+	local dir
+	make -C "$TREE" O="$out/kbuild" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" \
+		INSTALL_HDR_PATH="$hdr" headers_install
+	for dir in kvm vfio iommu; do
+		# The programs of this folder, by name, "dir/" taken off.
+		mapfile -t progs < <(awk -v arch="$ARCH" -v d="$dir/" '
+			/^#/ || NF < 7 { next }
+			("," $2 ",") ~ ("," arch ",") && index($7, d) == 1 { print substr($7, length(d) + 1) }' \
+			"$TOP/lab/tests.tab" | sort -u)
+		[ ${#progs[@]} -eq 0 ] || build_dir "$dir" "${progs[@]}"
+	done
+}
+
+run_step "selftests, $ARCH" "$LOGS/selftests-$ARCH.log" 0 build_all
