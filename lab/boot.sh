@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
+# shellcheck disable=SC2054
 #
 # boot.sh ARCH FLAVOUR PROFILE LIST DIR: boot that machine, let it run the
 # tests in LIST ("name timeout command..." lines), leave DIR/console.log (the

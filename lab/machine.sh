@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2054
 #
 # The machines. machine ARCH PROFILE sets QEMU (an array: program and
 # arguments) and CMDLINE. Nothing here depends on the host but the choice of
