@@ -145,7 +145,7 @@ overlay_files() {
 		git ls-files -co --exclude-standard -- "${OVERLAY_DIRS[@]}" |
 			while read -r f; do [ ! -f "$f" ] || echo "$f"; done
 	else
-		find "${OVERLAY_DIRS[@]}" -type f 2>/dev/null
+		find "${OVERLAY_DIRS[@]}" -type f 2>/dev/null || true
 	fi | LC_ALL=C sort -u
 }
 
