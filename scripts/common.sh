@@ -93,7 +93,7 @@ apt_mirror() {
 	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 	[ -n "$codename" ] || die "no VERSION_CODENAME in /etc/os-release: not Debian? Use KERNEL_SRC="
 	uri=$({
-		cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v rel="$codename" '
+		{ cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v rel="$codename" '
 			function flush() {
 				if (types ~ / deb / && suites ~ (" " rel " ") && comps ~ / main / &&
 				    enabled != "no" && uri != "")
@@ -108,10 +108,10 @@ apt_mirror() {
 			tolower($1) == "uris:" { uri = $2 }
 			tolower($1) == "enabled:" { enabled = tolower($2) }
 			END { flush() }'
-		cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
+		{ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
 			sed -n 's/^deb[ \t]\+\(\[[^]]*\][ \t]*\)\?//p' |
 			awk -v rel="$codename" '$2 == rel && / main/ { print $1 }'
-	} | awk '/\/debian\/?$/ { print; found = 1; exit } { first = first ? first : $0 }
+	} | awk '/\/debian\/?$/ && !found { print; found = 1 } { first = first ? first : $0 }
 		 END { if (!found) print first }')
 	[ -n "$uri" ] || die "no Debian mirror of $codename in the apt configuration"
 	echo "$uri"
