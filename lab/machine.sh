@@ -43,7 +43,8 @@ pci_devices() {
 		-device pci-testdev,membar=8G,addr=6
 		-device nvme,serial=lab,cmb_size_mb=16,addr=7
 	)
-	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}")"
+	# Lets a guest ask for an instruction to be emulated (dmabuf_test).
+	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}") kvm.force_emulation_prefix=1"
 }
 
 machine() {

@@ -1,0 +1,1578 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Test of memslots that are backed by a dma-buf (KVM_MEM_DMABUF).
+ *
+ * The exporter is vfio-pci.  The first device on the command line (or
+ * $VFIO_SELFTESTS_BDF) needs a BAR that is memory, that is one that keeps what
+ * is written into it: QEMU's ivshmem-plain is one.  More devices may follow;
+ * tests that need a function level reset or a BAR of a gigabyte take the first
+ * that has it and are skipped without one.
+ *
+ * The test never maps the BAR.  It looks at the BAR with read() and write() of
+ * the device's file, so what the guest sees through stage-2 is compared with
+ * what VFIO sees.  The first TAG_PAGES pages begin with a tag that contains the
+ * page's number; a page at a wrong offset is thus recognised, and so is a read
+ * of a device that does not decode (all ones) or of other memory.
+ *
+ * Waiting is always for an event or a count, never for time.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include <linux/kvm_para.h>
+#include <linux/sizes.h>
+#include <linux/udmabuf.h>
+
+#include <libvfio.h>
+
+#include "kvm_test_harness.h"
+#include "dmabuf_util.h"
+#include "test_util.h"
+
+/* Nested virtualisation under emulation is slow. */
+#define DMABUF_TEST(name)	TEST_F_TIMEOUT(dmabuf, name, 240)
+
+#define TAG_PAGES	4096ul
+#define TAG(page)	(0xbaf0000000000000ul | (page))
+#define PATTERN		0x5157000000000000ul
+#define MMIO_SENTINEL	0x6d6d696f6d6d696ful
+
+/* Pages for page tables of what is mapped into a guest. */
+#define EXTRA_PAGES	(4 * TAG_PAGES)
+
+/* Slots and addresses; each address is congruent to the BAR's modulo 1 GiB. */
+#define SLOT_A		10
+#define SLOT_B		11
+#define GPA_A		(self->gpa_base)
+#define GPA_B		(self->gpa_base + SZ_1G)
+
+#define NR_HAMMERS	4
+
+static char **bdfs;
+static int nr_bdfs;
+
+FIXTURE(dmabuf) {
+	struct iommu *iommu;
+	struct vfio_pci_device *dev;
+	int bar;
+	u64 bar_size;
+	u64 gpa_base;
+	int fd;			/* the whole BAR, read-write */
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+};
+
+/* The largest memory BAR of a device, or -1. */
+static int largest_bar(struct vfio_pci_device *dev)
+{
+	int i, best = -1;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		if (!(dev->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP))
+			continue;
+		if (best < 0 || dev->bars[i].info.size > dev->bars[best].info.size)
+			best = i;
+	}
+
+	return best;
+}
+
+static u64 bar_read64(FIXTURE_DATA(dmabuf) *self, u64 offset)
+{
+	u64 val;
+
+	vfio_pci_bar_read(self->dev, self->bar, offset, &val, sizeof(val));
+	return val;
+}
+
+static void bar_write64(FIXTURE_DATA(dmabuf) *self, u64 offset, u64 val)
+{
+	vfio_pci_bar_write(self->dev, self->bar, offset, &val, sizeof(val));
+}
+
+static void decode(FIXTURE_DATA(dmabuf) *self, bool on)
+{
+	vfio_pci_set_memory_decode(self->dev, on);
+}
+
+static struct kvm_vm *create_vm(struct kvm_vcpu **vcpu)
+{
+	return __vm_create_with_one_vcpu(vcpu, EXTRA_PAGES, guest_command_loop);
+}
+
+/* A slot over a slice, and the guest's mapping of it. */
+static void add_slot(struct kvm_vm *vm, u32 slot, u32 flags, u64 gpa, u64 size,
+		     int fd, u64 offset)
+{
+	vm_set_dmabuf_region(vm, slot, flags, gpa, size, fd, offset);
+	virt_map(vm, gpa, gpa, size / PAGE_SIZE);
+}
+
+static u64 guest_read(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	enum guest_exit exit = guest_cmd(vcpu, GUEST_READ, gpa, 0, 0);
+
+	TEST_ASSERT(exit == GUEST_DONE_CMD,
+		    "read of 0x%lx: wanted no exit, got %s", gpa,
+		    exit_reason_str(vcpu->run->exit_reason));
+	return guest_res(vcpu);
+}
+
+static void guest_write(struct kvm_vcpu *vcpu, u64 gpa, u64 val)
+{
+	enum guest_exit exit = guest_cmd(vcpu, GUEST_WRITE, gpa, val, 0);
+
+	TEST_ASSERT(exit == GUEST_DONE_CMD,
+		    "write of 0x%lx: wanted no exit, got %s", gpa,
+		    exit_reason_str(vcpu->run->exit_reason));
+}
+
+static void assert_revoked_exit(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	struct kvm_run *run = vcpu->run;
+
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+	TEST_ASSERT_EQ(run->memory_fault.flags, KVM_MEMORY_EXIT_FLAG_REVOKED);
+	TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
+	TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
+}
+
+/*
+ * An access that ends in the revoked exit, every time it is tried.  The guest
+ * stays at the access.
+ */
+static void guest_revoked(struct kvm_vcpu *vcpu, enum guest_op op, u64 gpa, u64 val)
+{
+	enum guest_exit exit = guest_cmd(vcpu, op, gpa, val, 0);
+	int i;
+
+	for (i = 0; ; i++) {
+		TEST_ASSERT(exit == GUEST_FAULT,
+			    "access to revoked 0x%lx, try %d: exit was %s", gpa, i,
+			    exit_reason_str(vcpu->run->exit_reason));
+		assert_revoked_exit(vcpu, gpa);
+		if (i == 3)
+			break;
+		exit = guest_run(vcpu);
+	}
+}
+
+/* Let the access go on at which guest_revoked() left the guest. */
+static u64 guest_resume(struct kvm_vcpu *vcpu)
+{
+	enum guest_exit exit = guest_run(vcpu);
+
+	TEST_ASSERT(exit == GUEST_DONE_CMD, "wanted the access to complete, got %s",
+		    exit_reason_str(vcpu->run->exit_reason));
+	return guest_res(vcpu);
+}
+
+/* Complete a guest's read that exited as MMIO. */
+static void complete_mmio_read(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	struct kvm_run *run = vcpu->run;
+	u64 val = MMIO_SENTINEL;
+
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MMIO);
+	TEST_ASSERT(!run->mmio.is_write, "wanted a read, got a write");
+	TEST_ASSERT_EQ(run->mmio.phys_addr, gpa);
+	TEST_ASSERT_EQ(run->mmio.len, sizeof(val));
+	memcpy(run->mmio.data, &val, sizeof(val));
+}
+
+/* There is no slot at gpa: the guest's read is MMIO. */
+static void guest_no_slot(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	enum guest_exit exit = guest_cmd(vcpu, GUEST_READ, gpa, 0, 0);
+
+	TEST_ASSERT(exit == GUEST_MMIO, "wanted MMIO at 0x%lx, got %s", gpa,
+		    exit_reason_str(vcpu->run->exit_reason));
+	complete_mmio_read(vcpu, gpa);
+	TEST_ASSERT_EQ(guest_resume(vcpu), MMIO_SENTINEL);
+}
+
+/* References to the file of a dma-buf beyond fdinfo's own. */
+static long dmabuf_count(int fd)
+{
+	char path[64], line[128];
+	long count = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "Failed to open %s", path);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "count: %ld", &count) == 1)
+			break;
+	fclose(f);
+	TEST_ASSERT(count > 0, "No count in %s", path);
+
+	return count;
+}
+
+static void tag_bar(FIXTURE_DATA(dmabuf) *self)
+{
+	u64 i;
+
+	for (i = 0; i < TAG_PAGES; i++)
+		bar_write64(self, i * PAGE_SIZE, TAG(i));
+}
+
+static void open_device(FIXTURE_DATA(dmabuf) *self)
+{
+	self->dev = vfio_pci_device_init_nomap(bdfs[0], self->iommu);
+	decode(self, true);
+}
+
+static void close_device(FIXTURE_DATA(dmabuf) *self)
+{
+	vfio_pci_device_cleanup(self->dev);
+	self->dev = NULL;
+}
+
+FIXTURE_SETUP(dmabuf)
+{
+	self->iommu = iommu_init(MODE_IOMMUFD);
+	open_device(self);
+
+	self->bar = largest_bar(self->dev);
+	if (self->bar < 0)
+		SKIP(return, "%s has no memory BAR", bdfs[0]);
+	self->bar_size = self->dev->bars[self->bar].info.size;
+	if (self->bar_size < TAG_PAGES * PAGE_SIZE)
+		SKIP(return, "%s: BAR %d is smaller than %lu MiB", bdfs[0],
+		     self->bar, (unsigned long)(TAG_PAGES * PAGE_SIZE / SZ_1M));
+
+	tag_bar(self);
+	if (bar_read64(self, 0) != TAG(0) ||
+	    bar_read64(self, (TAG_PAGES - 1) * PAGE_SIZE) != TAG(TAG_PAGES - 1))
+		SKIP(return, "%s: BAR %d does not keep what is written",
+		     bdfs[0], self->bar);
+
+	self->gpa_base = 4ull * SZ_1G +
+			 (pci_bar_phys(bdfs[0], self->bar) & (SZ_1G - 1ull));
+	self->fd = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
+	self->vm = create_vm(&self->vcpu);
+}
+
+FIXTURE_TEARDOWN(dmabuf)
+{
+	if (self->vm)
+		kvm_vm_free(self->vm);
+	if (self->fd > 0)
+		close(self->fd);
+	if (self->dev)
+		close_device(self);
+	iommu_cleanup(self->iommu);
+}
+
+DMABUF_TEST(capability)
+{
+	int flags = vm_check_cap(self->vm, KVM_CAP_DMABUF_MEM);
+
+	TEST_ASSERT(flags & KVM_MEM_DMABUF, "flags 0x%x", flags);
+	TEST_ASSERT(!(flags & ~(KVM_MEM_DMABUF | KVM_MEM_READONLY)),
+		    "flags 0x%x", flags);
+	TEST_ASSERT_EQ(!!(flags & KVM_MEM_READONLY),
+		       !!vm_check_cap(self->vm, KVM_CAP_READONLY_MEM));
+
+	/* What the capability says is what the ioctl does. */
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	if (flags & KVM_MEM_READONLY)
+		vm_set_dmabuf_region(self->vm, SLOT_B, KVM_MEM_READONLY, GPA_B,
+				     SZ_2M, self->fd, 0);
+}
+
+/* Guest and host see the same memory, and the guest gets there without exits. */
+DMABUF_TEST(read_write)
+{
+	const u64 nr = 16 * PAGE_SIZE / sizeof(u64);
+	u64 *buf = malloc(nr * sizeof(u64));
+	u64 i, mmio_exits;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+
+	for (i = 0; i < 16; i++)
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + i * PAGE_SIZE), TAG(i));
+
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_FILL, GPA_A, PATTERN, nr),
+		       GUEST_DONE_CMD);
+	vfio_pci_bar_read(self->dev, self->bar, 0, buf, nr * sizeof(u64));
+	for (i = 0; i < nr; i++)
+		TEST_ASSERT_EQ(buf[i], PATTERN + i);
+	TEST_ASSERT_EQ(bar_read64(self, 16 * PAGE_SIZE), TAG(16));
+
+	for (i = 0; i < nr; i++)
+		buf[i] = ~PATTERN + i;
+	vfio_pci_bar_write(self->dev, self->bar, 0, buf, nr * sizeof(u64));
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_CHECK, GPA_A, ~PATTERN, nr),
+		       GUEST_DONE_CMD);
+	TEST_ASSERT_EQ(guest_res(self->vcpu), nr);
+
+	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	free(buf);
+}
+
+static void expect_errno(FIXTURE_DATA(dmabuf) *self, int err, const char *what,
+			 u32 flags, u64 gpa, u64 size, int fd, u64 offset)
+{
+	long count = dmabuf_count(self->fd);
+	int ret;
+
+	ret = __vm_set_dmabuf_region(self->vm, SLOT_B, flags, gpa, size, fd, offset);
+	TEST_ASSERT(ret == -err, "%s: wanted %s, got %s", what, strerror(err),
+		    ret ? strerror(-ret) : "success");
+	TEST_ASSERT(dmabuf_count(self->fd) == count,
+		    "%s: %ld references left behind", what,
+		    dmabuf_count(self->fd) - count);
+}
+
+/* After failures: the slot that was there works, the one that failed is not. */
+static void expect_unchanged(FIXTURE_DATA(dmabuf) *self)
+{
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 5 * PAGE_SIZE), TAG(5));
+	guest_no_slot(self->vcpu, GPA_B);
+	/* The number is free, the address is too. */
+	vm_set_dmabuf_region(self->vm, SLOT_B, 0, GPA_B, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B), TAG(0));
+	vm_delete_region(self->vm, SLOT_B);
+	guest_no_slot(self->vcpu, GPA_B);
+}
+
+DMABUF_TEST(errno_slice)
+{
+	u64 size = self->bar_size;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	virt_map(self->vm, GPA_B, GPA_B, SZ_2M / PAGE_SIZE);
+
+	expect_errno(self, EINVAL, "unaligned offset", 0, GPA_B, SZ_2M, self->fd, 0x800);
+	expect_errno(self, EINVAL, "unaligned size", 0, GPA_B, SZ_2M + 0x800, self->fd, 0);
+	expect_errno(self, EINVAL, "unaligned gpa", 0, GPA_B + 0x800, SZ_2M, self->fd, 0);
+	expect_errno(self, EINVAL, "size 0 of no slot", 0, GPA_B, 0, self->fd, 0);
+	expect_errno(self, EINVAL, "longer than the buffer", 0, GPA_B,
+		     size + PAGE_SIZE, self->fd, 0);
+	expect_errno(self, EINVAL, "end beyond the buffer", 0, GPA_B, SZ_2M, self->fd,
+		     size - SZ_2M + PAGE_SIZE);
+	expect_errno(self, EINVAL, "offset at the end", 0, GPA_B, PAGE_SIZE, self->fd, size);
+	expect_errno(self, EINVAL, "end wraps", 0, GPA_B, SZ_2M, self->fd,
+		     -(u64)PAGE_SIZE);
+	expect_errno(self, EINVAL, "offset is negative", 0, GPA_B, SZ_2M, self->fd,
+		     1ull << 63);
+	expect_errno(self, EEXIST, "overlaps a slot", 0, GPA_A + SZ_1M, SZ_2M, self->fd, 0);
+
+	expect_unchanged(self);
+
+	/* The last page is inside. */
+	vm_set_dmabuf_region(self->vm, SLOT_B, 0, GPA_B, PAGE_SIZE, self->fd,
+			     size - PAGE_SIZE);
+}
+
+DMABUF_TEST(errno_flags)
+{
+	struct kvm_userspace_memory_region2 region2 = {
+		.slot = SLOT_B,
+		.flags = KVM_MEM_DMABUF,
+		.guest_phys_addr = GPA_B,
+		.memory_size = SZ_2M,
+		.dmabuf_fd = self->fd,
+	};
+	struct kvm_userspace_memory_region region = {
+		.slot = SLOT_B,
+		.flags = KVM_MEM_DMABUF,
+		.guest_phys_addr = GPA_B,
+		.memory_size = SZ_2M,
+	};
+	int bit;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	virt_map(self->vm, GPA_B, GPA_B, SZ_2M / PAGE_SIZE);
+
+	expect_errno(self, EINVAL, "dirty log", KVM_MEM_LOG_DIRTY_PAGES, GPA_B,
+		     SZ_2M, self->fd, 0);
+	expect_errno(self, EINVAL, "dirty log, read-only",
+		     KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY, GPA_B, SZ_2M,
+		     self->fd, 0);
+	expect_errno(self, EINVAL, "guest_memfd", KVM_MEM_GUEST_MEMFD, GPA_B,
+		     SZ_2M, self->fd, 0);
+	for (bit = 4; bit < 32; bit++)
+		expect_errno(self, EINVAL, "unknown flag", 1u << bit, GPA_B,
+			     SZ_2M, self->fd, 0);
+
+	/* There is no address in the host, not even a good one. */
+	region2.userspace_addr = (u64)addr_gpa2hva(self->vm, 0);
+	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_SET_USER_MEMORY_REGION2, &region2), -1);
+	TEST_ASSERT_EQ(errno, EINVAL);
+	region2.userspace_addr = PAGE_SIZE;
+	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_SET_USER_MEMORY_REGION2, &region2), -1);
+	TEST_ASSERT_EQ(errno, EINVAL);
+
+	/* The ioctl without room for an fd. */
+	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_SET_USER_MEMORY_REGION, &region), -1);
+	TEST_ASSERT_EQ(errno, EINVAL);
+
+	expect_unchanged(self);
+}
+
+static int create_udmabuf(void)
+{
+	struct udmabuf_create create = { .size = SZ_2M };
+	int dev, fd;
+
+	dev = open("/dev/udmabuf", O_RDWR);
+	if (dev < 0)
+		return -1;
+	create.memfd = memfd_create("udmabuf", MFD_ALLOW_SEALING);
+	TEST_ASSERT(!ftruncate(create.memfd, SZ_2M), "ftruncate()");
+	TEST_ASSERT(!fcntl(create.memfd, F_ADD_SEALS, F_SEAL_SHRINK), "F_ADD_SEALS");
+	fd = ioctl(dev, UDMABUF_CREATE, &create);
+	TEST_ASSERT(fd >= 0, "UDMABUF_CREATE: %s", strerror(errno));
+	close(create.memfd);
+	close(dev);
+
+	return fd;
+}
+
+DMABUF_TEST(errno_fd)
+{
+	struct vfio_region_dma_range range = { .length = SZ_2M };
+	int null, memfd, gone, rdonly;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	virt_map(self->vm, GPA_B, GPA_B, SZ_2M / PAGE_SIZE);
+
+	null = open("/dev/null", O_RDWR);
+	memfd = memfd_create("not a dma-buf", 0);
+	TEST_ASSERT(!ftruncate(memfd, SZ_2M), "ftruncate()");
+	gone = dup(null);
+	close(gone);
+
+	expect_errno(self, EBADF, "no fd", 0, GPA_B, SZ_2M, -1, 0);
+	expect_errno(self, EBADF, "closed fd", 0, GPA_B, SZ_2M, gone, 0);
+	expect_errno(self, EINVAL, "/dev/null", 0, GPA_B, SZ_2M, null, 0);
+	expect_errno(self, EINVAL, "memfd", 0, GPA_B, SZ_2M, memfd, 0);
+	expect_errno(self, EINVAL, "the device itself", 0, GPA_B, SZ_2M, self->dev->fd, 0);
+
+	rdonly = vfio_pci_dmabuf_export(self->dev, self->bar, &range, 1,
+					O_RDONLY | O_CLOEXEC);
+	expect_errno(self, EPERM, "writable slot of a read-only fd", 0, GPA_B,
+		     SZ_2M, rdonly, 0);
+
+	expect_unchanged(self);
+
+	vm_set_dmabuf_region(self->vm, SLOT_B, KVM_MEM_READONLY, GPA_B, SZ_2M,
+			     rdonly, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B + PAGE_SIZE), TAG(1));
+}
+
+/* An exporter that does not offer physical addresses. */
+DMABUF_TEST(errno_exporter)
+{
+	int udmabuf = create_udmabuf();
+
+	if (udmabuf < 0)
+		SKIP(return, "no /dev/udmabuf");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	virt_map(self->vm, GPA_B, GPA_B, SZ_2M / PAGE_SIZE);
+
+	expect_errno(self, EOPNOTSUPP, "udmabuf", 0, GPA_B, SZ_2M, udmabuf, 0);
+	expect_errno(self, EOPNOTSUPP, "udmabuf, read-only", KVM_MEM_READONLY,
+		     GPA_B, SZ_2M, udmabuf, 0);
+	TEST_ASSERT_EQ(dmabuf_count(udmabuf), 1);
+
+	expect_unchanged(self);
+}
+
+static int raw_set_region(struct kvm_vm *vm, u32 slot, u32 flags, u64 gpa,
+			  u64 size, void *hva)
+{
+	return __vm_set_user_memory_region2(vm, slot, flags, gpa, size, hva, 0, 0) ?
+		-errno : 0;
+}
+
+/* A slot can be deleted and nothing else. */
+DMABUF_TEST(immutable)
+{
+	void *ram = kvm_mmap(SZ_2M, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	struct kvm_vm *vm = self->vm;
+	int other;
+
+	other = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
+	add_slot(vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, SZ_2M);
+
+	/* Move, other memory, other flags. */
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_A, 0, GPA_A + SZ_4M, SZ_2M,
+					      self->fd, SZ_2M), -EINVAL);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_A, 0, GPA_A, SZ_2M,
+					      self->fd, 0), -EINVAL);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_A, 0, GPA_A, SZ_2M,
+					      other, SZ_2M), -EINVAL);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_A, 0, GPA_A, SZ_1M,
+					      self->fd, SZ_2M), -EINVAL);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_A, KVM_MEM_READONLY, GPA_A,
+					      SZ_2M, self->fd, SZ_2M), -EINVAL);
+
+	/* The same without the flag: hva 0 is what the slot has in KVM. */
+	TEST_ASSERT_EQ(raw_set_region(vm, SLOT_A, 0, GPA_A + SZ_4M, SZ_2M, NULL), -EINVAL);
+	TEST_ASSERT_EQ(raw_set_region(vm, SLOT_A, 0, GPA_A + SZ_4M, SZ_2M, ram), -EINVAL);
+	TEST_ASSERT_EQ(raw_set_region(vm, SLOT_A, KVM_MEM_READONLY, GPA_A, SZ_2M, NULL),
+		       -EINVAL);
+	TEST_ASSERT_EQ(raw_set_region(vm, SLOT_A, KVM_MEM_LOG_DIRTY_PAGES, GPA_A,
+				      SZ_2M, NULL), -EINVAL);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(SZ_2M / PAGE_SIZE));
+
+	/* A slot of memory does not become one of a dma-buf. */
+	*(u64 *)ram = PATTERN;
+	vm_set_user_memory_region2(vm, SLOT_B, 0, GPA_B, SZ_2M, ram, 0, 0);
+	virt_map(vm, GPA_B, GPA_B, SZ_2M / PAGE_SIZE);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(vm, SLOT_B, 0, GPA_B, SZ_2M,
+					      self->fd, 0), -EINVAL);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B), PATTERN);
+	TEST_ASSERT_EQ(dmabuf_count(other), 1);
+
+	vm_delete_region(vm, SLOT_A);
+	guest_no_slot(self->vcpu, GPA_A);
+}
+
+/* A slice of a few pages at an odd page; neighbours are out of reach. */
+DMABUF_TEST(slice)
+{
+	const u64 first = 3, nr = 5, gpa = GPA_A + 7 * PAGE_SIZE;
+	u64 i;
+
+	virt_map(self->vm, gpa - PAGE_SIZE, gpa - PAGE_SIZE, nr + 2);
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, nr * PAGE_SIZE, self->fd,
+			     first * PAGE_SIZE);
+
+	for (i = 0; i < nr; i++) {
+		TEST_ASSERT_EQ(guest_read(self->vcpu, gpa + i * PAGE_SIZE), TAG(first + i));
+		guest_write(self->vcpu, gpa + i * PAGE_SIZE + 8, PATTERN + i);
+	}
+	for (i = 0; i < nr; i++)
+		TEST_ASSERT_EQ(bar_read64(self, (first + i) * PAGE_SIZE + 8), PATTERN + i);
+
+	guest_no_slot(self->vcpu, gpa - PAGE_SIZE);
+	guest_no_slot(self->vcpu, gpa + nr * PAGE_SIZE);
+}
+
+/* A dma-buf of two ranges with a hole between them, and slices of it. */
+DMABUF_TEST(slice_two_ranges)
+{
+	const struct vfio_region_dma_range ranges[] = {
+		{ .offset = 256 * PAGE_SIZE, .length = 3 * PAGE_SIZE },
+		{ .offset = 1025 * PAGE_SIZE, .length = 5 * PAGE_SIZE },
+	};
+	const u64 pages[] = { 256, 257, 258, 1025, 1026, 1027, 1028, 1029 };
+	u64 i, first, nr, gpa;
+	int fd;
+
+	fd = vfio_pci_dmabuf_export(self->dev, self->bar, ranges, 2, O_RDWR);
+	virt_map(self->vm, GPA_A, GPA_A, 64);
+
+	/* Every slice of the eight pages. */
+	for (first = 0; first < 8; first++) {
+		for (nr = 1; first + nr <= 8; nr++) {
+			gpa = GPA_A + first * PAGE_SIZE;
+			vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, nr * PAGE_SIZE,
+					     fd, first * PAGE_SIZE);
+			for (i = 0; i < nr; i++)
+				TEST_ASSERT_EQ(guest_read(self->vcpu, gpa + i * PAGE_SIZE),
+					       TAG(pages[first + i]));
+			vm_delete_region(self->vm, SLOT_A);
+		}
+	}
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A,
+					      9 * PAGE_SIZE, fd, 0), -EINVAL);
+
+	/* Writes land in the ranges and nowhere else. */
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, 8 * PAGE_SIZE, fd, 0);
+	for (i = 0; i < 8; i++)
+		guest_write(self->vcpu, GPA_A + i * PAGE_SIZE, PATTERN + i);
+	for (i = 0; i < 8; i++)
+		TEST_ASSERT_EQ(bar_read64(self, pages[i] * PAGE_SIZE), PATTERN + i);
+	TEST_ASSERT_EQ(bar_read64(self, 255 * PAGE_SIZE), TAG(255));
+	TEST_ASSERT_EQ(bar_read64(self, 259 * PAGE_SIZE), TAG(259));
+	TEST_ASSERT_EQ(bar_read64(self, 1024 * PAGE_SIZE), TAG(1024));
+	TEST_ASSERT_EQ(bar_read64(self, 1030 * PAGE_SIZE), TAG(1030));
+}
+
+/*
+ * How many leaves of which size a slot takes.  @dpages is the distance of the
+ * slot from an address that is congruent to the BAR.
+ */
+static void check_leaves(FIXTURE_DATA(dmabuf) *self, const char *what, int fd,
+			 u64 dpages, u64 offset, u64 size, u64 k4, u64 m2)
+{
+	u64 gpa = GPA_A + dpages * PAGE_SIZE;
+	struct vm_leaves before, full, after;
+
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, size, fd, offset);
+	before = vm_leaves(self->vm);
+	vcpu_pre_fault(self->vcpu, gpa, size);
+	full = vm_leaves(self->vm);
+
+	TEST_ASSERT(full.k4 - before.k4 == k4 && full.m2 - before.m2 == m2 &&
+		    full.g1 == before.g1,
+		    "%s: wanted %lu of 4 KiB, %lu of 2 MiB; got %lu, %lu (and %lu of 1 GiB)",
+		    what, k4, m2, full.k4 - before.k4, full.m2 - before.m2,
+		    full.g1 - before.g1);
+
+	/* Revocation leaves none of them. */
+	decode(self, false);
+	after = vm_leaves(self->vm);
+	TEST_ASSERT(after.k4 == before.k4 && after.m2 == before.m2,
+		    "%s: revoked with %lu of 4 KiB, %lu of 2 MiB left", what,
+		    after.k4 - before.k4, after.m2 - before.m2);
+	decode(self, true);
+
+	vm_delete_region(self->vm, SLOT_A);
+}
+
+DMABUF_TEST(leaf_sizes)
+{
+	const struct vfio_region_dma_range in_phase[] = {
+		{ .offset = 0, .length = SZ_2M },
+		{ .offset = SZ_4M, .length = SZ_2M },
+	};
+	const struct vfio_region_dma_range out_of_phase[] = {
+		{ .offset = 0, .length = SZ_2M + PAGE_SIZE },
+		{ .offset = SZ_8M, .length = SZ_2M },
+	};
+	int fd;
+
+	if (!kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		SKIP(return, "no KVM_CAP_PRE_FAULT_MEMORY");
+	if (pci_bar_phys(bdfs[0], self->bar) & (SZ_2M - 1))
+		SKIP(return, "the BAR is not aligned to 2 MiB");
+
+	check_leaves(self, "congruent", self->fd, 0, 0, SZ_8M, 0, 4);
+	check_leaves(self, "gpa off by a page", self->fd, 1, 0, SZ_4M, 1024, 0);
+	check_leaves(self, "offset off by a page", self->fd, 0, PAGE_SIZE, SZ_4M, 1024, 0);
+	check_leaves(self, "both off by 3 pages", self->fd, 3, 3 * PAGE_SIZE, SZ_4M, 512, 1);
+	check_leaves(self, "shorter than a large page", self->fd, 0, 0,
+		     SZ_2M - PAGE_SIZE, 511, 0);
+	check_leaves(self, "a page longer", self->fd, 0, 0, SZ_2M + PAGE_SIZE, 1, 1);
+
+	fd = vfio_pci_dmabuf_export(self->dev, self->bar, in_phase, 2, O_RDWR);
+	check_leaves(self, "two ranges in phase", fd, 0, 0, SZ_4M, 0, 2);
+
+	fd = vfio_pci_dmabuf_export(self->dev, self->bar, out_of_phase, 2, O_RDWR);
+	check_leaves(self, "two ranges, the second out of phase", fd, 0, 0,
+		     SZ_4M + PAGE_SIZE, 513, 1);
+	/* Move by what makes the second range congruent and the first not. */
+	check_leaves(self, "two ranges, the first out of phase", fd, 511, 0,
+		     SZ_4M + PAGE_SIZE, 513, 1);
+}
+
+/* A large BAR of another device in leaves of 1 GiB. */
+DMABUF_TEST(leaf_size_1g)
+{
+	struct vfio_pci_device *dev = NULL;
+	struct vm_leaves before, after;
+	int i, bar = -1, fd;
+	u64 gpa;
+
+	for (i = 1; i < nr_bdfs && bar < 0; i++) {
+		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
+		bar = largest_bar(dev);
+		if (bar >= 0 && dev->bars[bar].info.size >= 2ull * SZ_1G)
+			break;
+		vfio_pci_device_cleanup(dev);
+		bar = -1;
+	}
+	if (bar < 0)
+		SKIP(return, "no second device with a BAR of 2 GiB");
+	if (pci_bar_phys(bdfs[i], bar) & (SZ_1G - 1))
+		SKIP(return, "the BAR is not aligned to 1 GiB");
+
+	vfio_pci_set_memory_decode(dev, true);
+	fd = vfio_pci_dmabuf_export_bar(dev, bar);
+	gpa = 64ull * SZ_1G;
+
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, 2ull * SZ_1G, fd, 0);
+	before = vm_leaves(self->vm);
+	vcpu_pre_fault(self->vcpu, gpa, 2ull * SZ_1G);
+	after = vm_leaves(self->vm);
+	TEST_ASSERT_EQ(after.g1 - before.g1, 2);
+	TEST_ASSERT_EQ(after.m2 - before.m2, 0);
+	TEST_ASSERT_EQ(after.k4 - before.k4, 0);
+
+	vfio_pci_set_memory_decode(dev, false);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).g1, before.g1);
+	vfio_pci_set_memory_decode(dev, true);
+	vfio_pci_device_cleanup(dev);
+}
+
+/* Many slots, in many VMs, of one dma-buf. */
+DMABUF_TEST(shared)
+{
+	const u64 off = 9 * PAGE_SIZE, size = 16 * PAGE_SIZE;
+	struct kvm_vcpu *vcpu2;
+	struct kvm_vm *vm2 = create_vm(&vcpu2);
+	int i;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, size, self->fd, off);
+	add_slot(self->vm, SLOT_B, 0, GPA_B, size, self->fd, off + PAGE_SIZE);
+	add_slot(vm2, SLOT_A, 0, GPA_B, size, self->fd, off);
+
+	/* Written through one, read through the others. */
+	guest_write(self->vcpu, GPA_A + PAGE_SIZE, PATTERN);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B), PATTERN);
+	TEST_ASSERT_EQ(guest_read(vcpu2, GPA_B + PAGE_SIZE), PATTERN);
+	TEST_ASSERT_EQ(bar_read64(self, off + PAGE_SIZE), PATTERN);
+
+	for (i = 0; i < 3; i++) {
+		decode(self, false);
+		guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+		guest_revoked(vcpu2, GUEST_READ, GPA_B + PAGE_SIZE, 0);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(9));
+		TEST_ASSERT_EQ(guest_resume(vcpu2), PATTERN);
+
+		decode(self, false);
+		guest_revoked(self->vcpu, GUEST_READ, GPA_B, 0);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), PATTERN);
+	}
+
+	/* One goes, the others stay. */
+	vm_delete_region(self->vm, SLOT_A);
+	guest_no_slot(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B), PATTERN);
+	TEST_ASSERT_EQ(guest_read(vcpu2, GPA_B + PAGE_SIZE), PATTERN);
+
+	kvm_vm_free(self->vm);
+	self->vm = NULL;
+	TEST_ASSERT_EQ(guest_read(vcpu2, GPA_B + PAGE_SIZE), PATTERN);
+	decode(self, false);
+	guest_revoked(vcpu2, GUEST_READ, GPA_B, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(vcpu2), TAG(9));
+	kvm_vm_free(vm2);
+}
+
+/* A slot lives on its own reference. */
+DMABUF_TEST(fd_closed)
+{
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 2);
+	close(self->fd);
+	self->fd = -1;
+
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
+	guest_write(self->vcpu, GPA_A, PATTERN);
+	TEST_ASSERT_EQ(bar_read64(self, 0), PATTERN);
+
+	decode(self, false);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), PATTERN);
+
+	vm_delete_region(self->vm, SLOT_A);
+	guest_no_slot(self->vcpu, GPA_A);
+}
+
+/* Stores to a read-only slot are the VMM's business, loads are not. */
+DMABUF_TEST(readonly)
+{
+	struct kvm_run *run = self->vcpu->run;
+	u64 val, mmio_exits;
+	int i;
+
+	if (!vm_check_cap(self->vm, KVM_CAP_READONLY_MEM))
+		SKIP(return, "no KVM_CAP_READONLY_MEM");
+
+	bar_write64(self, SZ_2M + 8, 0);
+	add_slot(self->vm, SLOT_A, KVM_MEM_READONLY, GPA_A, SZ_2M, self->fd, SZ_2M);
+
+	/* Store first (nothing is mapped), then after a load, then again. */
+	for (i = 0; i < 3; i++) {
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_WRITE, GPA_A + 8, PATTERN + i, 0),
+			       GUEST_MMIO);
+		TEST_ASSERT(run->mmio.is_write, "wanted a write");
+		TEST_ASSERT_EQ(run->mmio.phys_addr, GPA_A + 8);
+		TEST_ASSERT_EQ(run->mmio.len, sizeof(val));
+		memcpy(&val, run->mmio.data, sizeof(val));
+		TEST_ASSERT_EQ(val, PATTERN + i);
+		guest_resume(self->vcpu);
+
+		mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(SZ_2M / PAGE_SIZE));
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 8), 0);
+		TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	}
+
+	decode(self, false);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(SZ_2M / PAGE_SIZE));
+}
+
+/* Loads and stores, mapped before and not, across several revocations. */
+DMABUF_TEST(revoke_restore)
+{
+	u64 mmio_exits;
+	int i;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
+	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+
+	for (i = 0; i < 8; i++) {
+		u64 mapped = GPA_A + 0x10, fresh = GPA_A + SZ_2M + i * PAGE_SIZE;
+
+		bar_write64(self, SZ_2M + i * PAGE_SIZE + 0x18, 0);
+		guest_write(self->vcpu, mapped, PATTERN + i);
+		decode(self, false);
+		guest_revoked(self->vcpu, GUEST_READ, mapped, 0);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), PATTERN + i);
+
+		decode(self, false);
+		guest_revoked(self->vcpu, GUEST_WRITE, fresh + 0x18, PATTERN + i);
+		decode(self, true);
+		/* The store did not land; it lands when the guest goes on. */
+		TEST_ASSERT_EQ(bar_read64(self, SZ_2M + i * PAGE_SIZE + 0x18), 0);
+		guest_resume(self->vcpu);
+		TEST_ASSERT_EQ(bar_read64(self, SZ_2M + i * PAGE_SIZE + 0x18), PATTERN + i);
+
+		/* What is off stays off when it is switched off again. */
+		decode(self, false);
+		decode(self, false);
+		guest_revoked(self->vcpu, GUEST_READ, fresh, 0);
+		decode(self, true);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG((SZ_2M / PAGE_SIZE) + i));
+	}
+
+	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+}
+
+/* A slot can be made, and deleted, while the memory is away. */
+DMABUF_TEST(revoked_slot)
+{
+	int fd;
+
+	decode(self, false);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
+
+	decode(self, false);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	vm_delete_region(self->vm, SLOT_A);
+	TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_MMIO);
+	complete_mmio_read(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
+
+	/* Exported while the device does not decode. */
+	fd = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, SZ_2M, fd, PAGE_SIZE);
+	close(fd);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(1));
+}
+
+DMABUF_TEST(pre_fault)
+{
+	struct vm_leaves leaves;
+	u64 mmio_exits;
+	int ret;
+
+	if (!kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		SKIP(return, "no KVM_CAP_PRE_FAULT_MEMORY");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
+
+	/* All of the guest's own memory that the accesses below take. */
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 37 * PAGE_SIZE), TAG(37));
+	guest_write(self->vcpu, GPA_A + SZ_4M - 8, 0);
+
+	/* Revoked: an error, at once, and nothing mapped. */
+	decode(self, false);
+	leaves = vm_leaves(self->vm);
+	ret = __vcpu_pre_fault(self->vcpu, GPA_A, SZ_4M);
+	TEST_ASSERT(ret == -EFAULT, "wanted EFAULT, got %s", strerror(-ret));
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
+	decode(self, true);
+
+	vcpu_pre_fault(self->vcpu, GPA_A, SZ_4M);
+	vcpu_pre_fault(self->vcpu, GPA_A, SZ_4M);
+	leaves = vm_leaves(self->vm);
+	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+
+	/* Nothing is left for the guest's accesses to map. */
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 37 * PAGE_SIZE), TAG(37));
+	guest_write(self->vcpu, GPA_A + SZ_4M - 8, PATTERN);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
+	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	TEST_ASSERT_EQ(bar_read64(self, SZ_4M - 8), PATTERN);
+}
+
+/*
+ * KVM has no host address for these slots, in particular not 0: put something
+ * there and see that nothing reads, writes or zaps because of it.
+ */
+DMABUF_TEST(no_host_address)
+{
+	struct vm_leaves leaves;
+	unsigned char *zero, *low;
+	void *log = calloc(1, PAGE_SIZE);
+	struct kvm_dirty_log dirty = { .slot = SLOT_A, .dirty_bitmap = log };
+	int i;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+
+	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_GET_DIRTY_LOG, &dirty), -1);
+	TEST_ASSERT_EQ(errno, ENOENT);
+
+	/* An unmap in [0, size of the slot) is not an unmap of the slot. */
+	low = mmap((void *)SZ_64K, SZ_64K, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	TEST_ASSERT(low == (void *)SZ_64K, "mmap() at 64K: %s", strerror(errno));
+	memset(low, 1, SZ_64K);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 16 * PAGE_SIZE), TAG(16));
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 16 * PAGE_SIZE), TAG(16));
+	leaves = vm_leaves(self->vm);
+	munmap(low, SZ_64K);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
+
+	/* Users of a host address: clock and steal time write when the vCPU runs. */
+	zero = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (zero == MAP_FAILED)
+		SKIP(return, "cannot map address 0: %s", strerror(errno));
+	asm volatile("" : "+r"(zero));
+	memset(zero, 0x5a, PAGE_SIZE);
+
+	_vcpu_set_msr(self->vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPA_A | 1);
+	_vcpu_set_msr(self->vcpu, MSR_KVM_WALL_CLOCK_NEW, GPA_A + 0x100);
+	_vcpu_set_msr(self->vcpu, MSR_KVM_STEAL_TIME, (GPA_A + 0x40) | 1);
+	for (i = 0; i < 4; i++)
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
+	for (i = 0; i < PAGE_SIZE; i++)
+		TEST_ASSERT(zero[i] == 0x5a, "address 0x%x of the host was written", i);
+	TEST_ASSERT_EQ(bar_read64(self, 0), TAG(0));
+	munmap(zero, PAGE_SIZE);
+	free(log);
+}
+
+/* An access by KVM's emulator goes to the VMM. */
+DMABUF_TEST(emulated_access)
+{
+	if (!is_forced_emulation_enabled)
+		SKIP(return, "kvm.force_emulation_prefix is not set");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_EMULATED, GPA_A, 0, 0), GUEST_MMIO);
+	complete_mmio_read(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+}
+
+/*
+ * vCPUs that hammer the BAR, and proof that none of them got through after a
+ * revocation had returned.
+ *
+ * Each vCPU has a marker in the BAR.  It stores n to the marker, loads it back,
+ * fails if it got anything else (a device that does not decode gives all ones),
+ * then stores n to its own memory as done.  When the revocation returns the
+ * test takes a snapshot of done: a vCPU that had both of its accesses behind it
+ * can still add one, never two.  When all vCPUs are held in their exit the
+ * marker is done, or done + 1 if the exit came between store and load.
+ */
+static struct hammer_state {
+	u64 done;
+	u64 pad[7];
+} hammer_state[NR_HAMMERS];
+static bool hammer_stop;
+
+static void guest_hammer(u64 gpa, u64 id)
+{
+	u64 *marker = (u64 *)gpa;
+	u64 n, val;
+
+	for (n = 1; !READ_ONCE(hammer_stop); n++) {
+		WRITE_ONCE(*marker, n);
+		val = READ_ONCE(*marker);
+		GUEST_ASSERT_EQ(val, n);
+		WRITE_ONCE(hammer_state[id].done, n);
+	}
+	GUEST_DONE();
+}
+
+struct hammer {
+	struct kvm_vcpu *vcpu;
+	pthread_t thread;
+	struct hammer_state *state;
+	u64 gpa;
+	u64 marker;		/* offset in the BAR */
+	sem_t exited;
+	sem_t go;
+};
+
+struct hammers {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_HAMMERS];
+	struct hammer h[NR_HAMMERS];
+};
+
+static void *hammer_thread(void *arg)
+{
+	struct hammer *h = arg;
+	enum guest_exit exit;
+
+	while ((exit = guest_run(h->vcpu)) != GUEST_FINISHED) {
+		TEST_ASSERT(exit == GUEST_FAULT, "vCPU %u: exit was %s", h->vcpu->id,
+			    exit_reason_str(h->vcpu->run->exit_reason));
+		assert_revoked_exit(h->vcpu, h->gpa);
+		sem_post(&h->exited);
+		while (sem_wait(&h->go))
+			;
+	}
+
+	return NULL;
+}
+
+static void hammers_create(struct hammers *hs, u64 gpa, u64 offset, int fd)
+{
+	u64 size = NR_HAMMERS * PAGE_SIZE;
+	struct hammer_state *state;
+	int i;
+
+	hs->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, NR_HAMMERS, EXTRA_PAGES,
+					guest_hammer, hs->vcpus);
+	add_slot(hs->vm, SLOT_A, 0, gpa, size, fd, offset);
+	state = addr_gva2hva(hs->vm, (gva_t)hammer_state);
+
+	for (i = 0; i < NR_HAMMERS; i++) {
+		struct hammer *h = &hs->h[i];
+
+		h->vcpu = hs->vcpus[i];
+		h->state = &state[i];
+		h->gpa = gpa + i * PAGE_SIZE + 8;
+		h->marker = offset + i * PAGE_SIZE + 8;
+		sem_init(&h->exited, 0, 0);
+		sem_init(&h->go, 0, 0);
+		vcpu_args_set(h->vcpu, 2, h->gpa, (u64)i);
+		kvm_pthread_create(&h->thread, NULL, hammer_thread, h);
+	}
+}
+
+/* Wait until each vCPU has done some more. */
+static void hammers_progress(struct hammers *hs)
+{
+	u64 target[NR_HAMMERS];
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		target[i] = READ_ONCE(hs->h[i].state->done) + 20;
+	for (i = 0; i < NR_HAMMERS; i++)
+		while (READ_ONCE(hs->h[i].state->done) < target[i])
+			sched_yield();
+}
+
+static void hammers_snapshot(struct hammers *hs, u64 *done)
+{
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		done[i] = READ_ONCE(hs->h[i].state->done);
+}
+
+/* All vCPUs are in their exit; @done is from when the revocation returned. */
+static void hammers_wait_exits(struct hammers *hs, const u64 *done)
+{
+	u64 now;
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		while (sem_wait(&hs->h[i].exited))
+			;
+	for (i = 0; i < NR_HAMMERS; i++) {
+		now = READ_ONCE(hs->h[i].state->done);
+		TEST_ASSERT(now == done[i] || now == done[i] + 1,
+			    "vCPU %d went on after the revocation: %lu, then %lu",
+			    i, done[i], now);
+	}
+}
+
+static void hammers_check_markers(FIXTURE_DATA(dmabuf) *self, struct hammers *hs)
+{
+	u64 done, marker;
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++) {
+		done = READ_ONCE(hs->h[i].state->done);
+		marker = bar_read64(self, hs->h[i].marker);
+		TEST_ASSERT(marker == done || marker == done + 1,
+			    "vCPU %d: did %lu, the BAR has %lu", i, done, marker);
+	}
+}
+
+static void hammers_go(struct hammers *hs)
+{
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		sem_post(&hs->h[i].go);
+}
+
+static void hammers_join(struct hammers *hs)
+{
+	int i;
+
+	WRITE_AND_SYNC_TO_GUEST(hs->vm, hammer_stop, true);
+	for (i = 0; i < NR_HAMMERS; i++)
+		kvm_pthread_join(hs->h[i].thread, NULL);
+	kvm_vm_free(hs->vm);
+}
+
+DMABUF_TEST(revoke_under_load)
+{
+	struct hammers hs = {};
+	u64 done[NR_HAMMERS];
+	int round;
+
+	hammers_create(&hs, GPA_A, 64 * PAGE_SIZE, self->fd);
+
+	for (round = 0; round < 20; round++) {
+		hammers_progress(&hs);
+
+		decode(self, false);
+		hammers_snapshot(&hs, done);
+		hammers_wait_exits(&hs, done);
+
+		decode(self, true);
+		hammers_check_markers(self, &hs);
+		hammers_go(&hs);
+	}
+	hammers_progress(&hs);
+	hammers_join(&hs);
+}
+
+/*
+ * The device is closed with the vCPUs running.  This revocation is for ever,
+ * and the test can look at the BAR all the same because it opens the device
+ * again: a stage-2 entry that was left would now reach the device.
+ */
+DMABUF_TEST(close_under_load)
+{
+	struct hammers hs = {};
+	u64 done[NR_HAMMERS];
+	int i, try, fd;
+
+	hammers_create(&hs, GPA_A, 64 * PAGE_SIZE, self->fd);
+	hammers_progress(&hs);
+
+	close_device(self);
+	hammers_snapshot(&hs, done);
+	hammers_wait_exits(&hs, done);
+
+	/* The buffer's owner is gone. */
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(hs.vm, SLOT_B, 0, GPA_B, PAGE_SIZE,
+					      self->fd, 0), -ENODEV);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 2);
+
+	open_device(self);
+	for (try = 0; try < 3; try++) {
+		hammers_snapshot(&hs, done);
+		hammers_check_markers(self, &hs);
+		hammers_go(&hs);
+		hammers_wait_exits(&hs, done);
+		for (i = 0; i < NR_HAMMERS; i++)
+			TEST_ASSERT_EQ(READ_ONCE(hs.h[i].state->done), done[i]);
+		hammers_check_markers(self, &hs);
+		decode(self, false);
+		decode(self, true);
+	}
+
+	/* The new owner's buffer at the same address, and on they go. */
+	fd = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
+	vm_delete_region(hs.vm, SLOT_A);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+	vm_set_dmabuf_region(hs.vm, SLOT_A, 0, GPA_A, NR_HAMMERS * PAGE_SIZE, fd,
+			     64 * PAGE_SIZE);
+	hammers_go(&hs);
+	hammers_progress(&hs);
+	hammers_join(&hs);
+}
+
+/*
+ * vCPUs that read while slots come and go and the memory too.  A read gives the
+ * page's tag or what the test gave for MMIO, whatever happens around it.
+ */
+static struct reader_state {
+	u64 done;
+	u64 last;
+	u64 pad[6];
+} reader_state[NR_HAMMERS];
+static bool reader_stop;
+
+static void guest_reader(u64 gpa, u64 id, u64 tag)
+{
+	struct reader_state *state = &reader_state[id];
+	u64 n, val;
+
+	for (n = 1; !READ_ONCE(reader_stop); n++) {
+		val = READ_ONCE(*(u64 *)gpa);
+		if (val != tag)
+			GUEST_ASSERT_EQ(val, MMIO_SENTINEL);
+		WRITE_ONCE(state->last, val);
+		WRITE_ONCE(state->done, n);
+	}
+	GUEST_DONE();
+}
+
+struct reader {
+	struct kvm_vcpu *vcpu;
+	pthread_t thread;
+	struct reader_state *state;
+	u64 gpa;
+	u64 nr_mmio;
+	u64 nr_revoked;
+};
+
+struct readers {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_HAMMERS];
+	struct reader r[NR_HAMMERS];
+};
+
+static void *reader_thread(void *arg)
+{
+	struct reader *r = arg;
+	enum guest_exit exit;
+
+	while ((exit = guest_run(r->vcpu)) != GUEST_FINISHED) {
+		if (exit == GUEST_MMIO) {
+			complete_mmio_read(r->vcpu, r->gpa);
+			r->nr_mmio++;
+		} else {
+			TEST_ASSERT(exit == GUEST_FAULT, "unexpected exit %d", exit);
+			assert_revoked_exit(r->vcpu, r->gpa);
+			r->nr_revoked++;
+			sched_yield();
+		}
+	}
+
+	return NULL;
+}
+
+static void readers_create(struct readers *rs, u64 gpa, u64 size, int fd)
+{
+	struct reader_state *state;
+	int i;
+
+	rs->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, NR_HAMMERS, EXTRA_PAGES,
+					guest_reader, rs->vcpus);
+	add_slot(rs->vm, SLOT_A, 0, gpa, size, fd, 0);
+	state = addr_gva2hva(rs->vm, (gva_t)reader_state);
+
+	for (i = 0; i < NR_HAMMERS; i++) {
+		struct reader *r = &rs->r[i];
+		u64 page = i * (size / PAGE_SIZE / NR_HAMMERS);
+
+		r->vcpu = rs->vcpus[i];
+		r->state = &state[i];
+		r->gpa = gpa + page * PAGE_SIZE;
+		vcpu_args_set(r->vcpu, 3, r->gpa, (u64)i, TAG(page));
+		kvm_pthread_create(&r->thread, NULL, reader_thread, r);
+	}
+}
+
+/*
+ * Wait until each vCPU has done a read that began after now, and check what
+ * that read gave: the first one to be counted may have begun before.
+ */
+static void readers_expect(struct readers *rs, bool mmio)
+{
+	u64 target[NR_HAMMERS], last;
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		target[i] = READ_ONCE(rs->r[i].state->done) + 2;
+	for (i = 0; i < NR_HAMMERS; i++) {
+		while (READ_ONCE(rs->r[i].state->done) < target[i])
+			sched_yield();
+		last = READ_ONCE(rs->r[i].state->last);
+		TEST_ASSERT((last == MMIO_SENTINEL) == mmio,
+			    "vCPU %d: wanted %s, read 0x%lx", i,
+			    mmio ? "MMIO" : "the tag", last);
+	}
+}
+
+static void readers_join(struct readers *rs)
+{
+	int i;
+
+	WRITE_AND_SYNC_TO_GUEST(rs->vm, reader_stop, true);
+	for (i = 0; i < NR_HAMMERS; i++)
+		kvm_pthread_join(rs->r[i].thread, NULL);
+}
+
+DMABUF_TEST(delete_under_load)
+{
+	struct readers rs = {};
+	int i;
+
+	readers_create(&rs, GPA_A, SZ_4M, self->fd);
+	for (i = 0; i < 25; i++) {
+		readers_expect(&rs, false);
+		vm_delete_region(rs.vm, SLOT_A);
+		readers_expect(&rs, true);
+		vm_set_dmabuf_region(rs.vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
+	}
+	readers_expect(&rs, false);
+	readers_join(&rs);
+	for (i = 0; i < NR_HAMMERS; i++)
+		TEST_ASSERT_EQ(rs.r[i].nr_revoked, 0);
+	kvm_vm_free(rs.vm);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+}
+
+static bool toggle_stop;
+static u64 nr_toggles;
+
+static void *toggle_thread(void *arg)
+{
+	FIXTURE_DATA(dmabuf) *self = arg;
+
+	while (!READ_ONCE(toggle_stop)) {
+		decode(self, false);
+		decode(self, true);
+		WRITE_ONCE(nr_toggles, nr_toggles + 1);
+	}
+
+	return NULL;
+}
+
+/* Everything at once: faults, revocations, slots that come and go. */
+DMABUF_TEST(churn)
+{
+	struct readers rs = {};
+	pthread_t toggler;
+	u64 toggles = 0;
+	int i;
+
+	readers_create(&rs, GPA_A, SZ_4M, self->fd);
+	kvm_pthread_create(&toggler, NULL, toggle_thread, self);
+	for (i = 0; i < 50; i++) {
+		vm_delete_region(rs.vm, SLOT_A);
+		while (READ_ONCE(nr_toggles) < toggles + 1)
+			sched_yield();
+		toggles = READ_ONCE(nr_toggles);
+		vm_set_dmabuf_region(rs.vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
+		while (READ_ONCE(nr_toggles) < toggles + 2)
+			sched_yield();
+		toggles = READ_ONCE(nr_toggles);
+	}
+	WRITE_ONCE(toggle_stop, true);
+	kvm_pthread_join(toggler, NULL);
+
+	/* The memory is there, the slot is there. */
+	readers_expect(&rs, false);
+	readers_join(&rs);
+	for (i = 0; i < NR_HAMMERS; i++)
+		ksft_print_msg("vCPU %d: %lu reads, %lu MMIO, %lu revoked\n", i,
+			       rs.r[i].state->done, rs.r[i].nr_mmio, rs.r[i].nr_revoked);
+	kvm_vm_free(rs.vm);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+}
+
+/* A VM goes away, orderly and not, with the device open and in use. */
+DMABUF_TEST(vm_destroyed)
+{
+	u64 marker = 80 * PAGE_SIZE + 8;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i, status;
+	pid_t pid;
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+	decode(self, false);
+	decode(self, true);
+	kvm_vm_free(self->vm);
+	self->vm = NULL;
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+	decode(self, false);
+	decode(self, true);
+
+	for (i = 0; i < 3; i++) {
+		bar_write64(self, marker, 0);
+
+		pid = fork();
+		TEST_ASSERT(pid >= 0, "fork()");
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			vm = __vm_create_with_one_vcpu(&vcpu, EXTRA_PAGES, guest_hammer);
+			add_slot(vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, marker - 8);
+			vcpu_args_set(vcpu, 2, GPA_A + 8, 0ul);
+			/* The parent toggles decode while this runs. */
+			while (guest_run(vcpu) == GUEST_FAULT)
+				assert_revoked_exit(vcpu, GPA_A);
+			_exit(1);
+		}
+
+		/* The guest runs; let it, then take the VM away from under it. */
+		while (bar_read64(self, marker) < 100)
+			TEST_ASSERT(!waitpid(pid, &status, WNOHANG),
+				    "the VM's process ended, status 0x%x", status);
+		if (i == 1)
+			decode(self, false);
+		kill(pid, SIGKILL);
+		if (i == 2) {
+			decode(self, false);
+			decode(self, true);
+		}
+		TEST_ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		TEST_ASSERT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL,
+			    "the VM's process ended, status 0x%x", status);
+		decode(self, false);
+		decode(self, true);
+	}
+
+	/* The buffer is as good as before. */
+	self->vm = create_vm(&self->vcpu);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+}
+
+/* The device is closed and the VM does not notice until it looks. */
+DMABUF_TEST(device_closed)
+{
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+
+	close_device(self);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(self->vm, SLOT_B, 0, GPA_B, SZ_2M,
+					      self->fd, 0), -ENODEV);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 2);
+
+	/* Another open of the device does not bring this buffer back. */
+	open_device(self);
+	assert_revoked_exit(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_FAULT);
+	assert_revoked_exit(self->vcpu, GPA_A);
+
+	vm_delete_region(self->vm, SLOT_A);
+	TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_MMIO);
+	complete_mmio_read(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+}
+
+/* The first further device that can be reset alone and has registers in BAR 0. */
+static struct vfio_pci_device *open_resettable(FIXTURE_DATA(dmabuf) *self)
+{
+	struct vfio_pci_device *dev;
+	int i;
+
+	for (i = 1; i < nr_bdfs; i++) {
+		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
+		if ((dev->info.flags & VFIO_DEVICE_FLAGS_RESET) &&
+		    (dev->bars[0].info.flags & VFIO_REGION_INFO_FLAG_MMAP))
+			return dev;
+		vfio_pci_device_cleanup(dev);
+	}
+
+	return NULL;
+}
+
+/* Ways to lose the memory other than decode: reset and low power. */
+DMABUF_TEST(reset_and_power)
+{
+	struct vfio_pci_device *dev;
+	struct vm_leaves before, mapped;
+	u64 val;
+	int fd, i;
+
+	dev = open_resettable(self);
+	if (!dev)
+		SKIP(return, "no second device that can be reset");
+
+	vfio_pci_set_memory_decode(dev, true);
+	fd = vfio_pci_dmabuf_export_bar(dev, 0);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, PAGE_SIZE, fd, 0);
+
+	/* All of the guest's own memory that the access below takes. */
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ32, GPA_A, 0, 0), GUEST_DONE_CMD);
+	vfio_pci_set_memory_decode(dev, false);
+	vfio_pci_set_memory_decode(dev, true);
+
+	for (i = 0; i < 3; i++) {
+		before = vm_leaves(self->vm);
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ32, GPA_A, 0, 0),
+			       GUEST_DONE_CMD);
+		val = guest_res(self->vcpu);
+		mapped = vm_leaves(self->vm);
+		TEST_ASSERT_EQ(mapped.k4, before.k4 + 1);
+
+		/* The entry goes before the reset, the memory is back after. */
+		vfio_pci_device_reset(dev);
+		TEST_ASSERT_EQ(vm_leaves(self->vm).k4, before.k4);
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ32, GPA_A, 0, 0),
+			       GUEST_DONE_CMD);
+		TEST_ASSERT_EQ(guest_res(self->vcpu), val);
+
+		/* Leave nothing mapped for the next round. */
+		vfio_pci_set_memory_decode(dev, false);
+		vfio_pci_set_memory_decode(dev, true);
+	}
+
+	if (__vfio_pci_set_power_state(dev, 3)) {
+		ksft_print_msg("no PM capability, low power not tested\n");
+	} else {
+		guest_revoked(self->vcpu, GUEST_READ32, GPA_A, 0);
+		/* One reason to be away ends, the other does not. */
+		vfio_pci_set_memory_decode(dev, false);
+		vfio_pci_set_memory_decode(dev, true);
+		TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_FAULT);
+		assert_revoked_exit(self->vcpu, GPA_A);
+		__vfio_pci_set_power_state(dev, 0);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), val);
+	}
+	vfio_pci_device_cleanup(dev);
+}
+
+int main(int argc, char *argv[])
+{
+	struct kvm_vm *vm;
+	char path[128];
+	int i, flags;
+
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
+	for (i = 0; i < nr_bdfs; i++) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", bdfs[i]);
+		__TEST_REQUIRE(!access(path, F_OK), "%s is not bound to vfio-pci", bdfs[i]);
+	}
+	__TEST_REQUIRE(!access("/dev/iommu", R_OK | W_OK), "no /dev/iommu");
+
+	vm = vm_create_barebones();
+	flags = vm_check_cap(vm, KVM_CAP_DMABUF_MEM);
+	__TEST_REQUIRE(flags & KVM_MEM_DMABUF, "no KVM_CAP_DMABUF_MEM");
+	kvm_vm_free(vm);
+
+	return test_harness_run(argc, argv);
+}

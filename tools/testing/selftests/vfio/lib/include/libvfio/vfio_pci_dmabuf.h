@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
+#define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
+
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include <libvfio/iommu.h>
+#include <libvfio/vfio_pci_device.h>
+
+/*
+ * Device memory as dma-bufs: exporting BARs, mapping the dma-bufs into an IOAS,
+ * and taking the memory away.  As elsewhere in this library a function asserts
+ * that it succeeds; its "__" variant returns a negative errno instead.
+ */
+
+/*
+ * Export ranges of a BAR.  Offsets are relative to the BAR, open_flags are those
+ * of open(2).  Returns the dma-buf's fd.
+ */
+int __vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
+			     const struct vfio_region_dma_range *ranges,
+			     u32 nr_ranges, u32 open_flags);
+int vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
+			   const struct vfio_region_dma_range *ranges,
+			   u32 nr_ranges, u32 open_flags);
+
+/* Export a whole BAR, readable and writable. */
+int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar);
+
+/*
+ * Set or clear PCI_COMMAND's memory decode.  Clearing it revokes the device's
+ * dma-bufs before it returns.
+ */
+void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable);
+
+/*
+ * Put the device into D3hot or D0 by its PM capability, if it has one.  The
+ * "__" variant returns -ENOENT if it has none.
+ */
+int __vfio_pci_set_power_state(struct vfio_pci_device *device, u8 state);
+
+/*
+ * Access a BAR by read and write on the device's fd, so that no mapping of it
+ * is needed.
+ */
+int __vfio_pci_bar_access(struct vfio_pci_device *device, u32 bar, u64 offset,
+			  void *buf, size_t size, bool write);
+void vfio_pci_bar_read(struct vfio_pci_device *device, u32 bar, u64 offset,
+		       void *buf, size_t size);
+void vfio_pci_bar_write(struct vfio_pci_device *device, u32 bar, u64 offset,
+			const void *buf, size_t size);
+
+/*
+ * IOMMU_IOAS_MAP_FILE of a slice of a dma-buf (or of any other file the ioctl
+ * takes) at a fixed IOVA; flags are IOMMU_IOAS_MAP_READABLE and so on, to which
+ * FIXED_IOVA is added.  Only for an iommu of mode MODE_IOMMUFD.  Undone by
+ * iommu_unmap_iova(); iommu_unmap_all() covers it as well.
+ */
+int __iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,
+		     iova_t iova, u32 flags);
+void iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,
+		    iova_t iova);
+int __iommu_unmap_iova(struct iommu *iommu, iova_t iova, u64 length);
+void iommu_unmap_iova(struct iommu *iommu, iova_t iova, u64 length);
+
+#endif /* SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H */

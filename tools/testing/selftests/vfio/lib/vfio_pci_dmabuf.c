@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Helpers for tests that use device memory through dma-bufs.
+ *
+ * Nothing here maps a BAR: a test that opened its device with
+ * vfio_pci_device_init_nomap() stays without a mapping.  The helpers keep no
+ * state; fds and IOVA mappings belong to the caller.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+
+#include <linux/iommufd.h>
+#include <linux/pci_regs.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+
+int __vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
+			     const struct vfio_region_dma_range *ranges,
+			     u32 nr_ranges, u32 open_flags)
+{
+	struct vfio_device_feature_dma_buf *args;
+	struct vfio_device_feature *feature;
+	size_t argsz;
+	int ret;
+
+	argsz = sizeof(*feature) + sizeof(*args) + nr_ranges * sizeof(*ranges);
+	feature = calloc_assert(1, argsz);
+	feature->argsz = argsz;
+	feature->flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF;
+
+	args = (struct vfio_device_feature_dma_buf *)feature->data;
+	args->region_index = bar;
+	args->open_flags = open_flags;
+	args->nr_ranges = nr_ranges;
+	memcpy(args->dma_ranges, ranges, nr_ranges * sizeof(*ranges));
+
+	ret = ioctl(device->fd, VFIO_DEVICE_FEATURE, feature);
+	if (ret < 0)
+		ret = -errno;
+	free(feature);
+
+	return ret;
+}
+
+int vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
+			   const struct vfio_region_dma_range *ranges,
+			   u32 nr_ranges, u32 open_flags)
+{
+	int fd;
+
+	fd = __vfio_pci_dmabuf_export(device, bar, ranges, nr_ranges,
+				      open_flags);
+	VFIO_ASSERT_GE(fd, 0, "Failed to export BAR %u\n", bar);
+
+	return fd;
+}
+
+int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar)
+{
+	struct vfio_region_dma_range range = {
+		.length = device->bars[bar].info.size,
+	};
+
+	return vfio_pci_dmabuf_export(device, bar, &range, 1,
+				      O_RDWR | O_CLOEXEC);
+}
+
+void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable)
+{
+	if (enable)
+		vfio_pci_cmd_set(device, PCI_COMMAND_MEMORY);
+	else
+		vfio_pci_cmd_clear(device, PCI_COMMAND_MEMORY);
+}
+
+static u8 vfio_pci_find_cap(struct vfio_pci_device *device, u8 id)
+{
+	/* 48 capabilities fill the space there is: more is a loop. */
+	int left = 48;
+	u8 pos;
+
+	if (!(vfio_pci_config_readw(device, PCI_STATUS) & PCI_STATUS_CAP_LIST))
+		return 0;
+
+	pos = vfio_pci_config_readb(device, PCI_CAPABILITY_LIST) & ~3;
+	while (pos && left--) {
+		if (vfio_pci_config_readb(device, pos + PCI_CAP_LIST_ID) == id)
+			return pos;
+		pos = vfio_pci_config_readb(device, pos + PCI_CAP_LIST_NEXT) & ~3;
+	}
+
+	return 0;
+}
+
+int __vfio_pci_set_power_state(struct vfio_pci_device *device, u8 state)
+{
+	u8 pos = vfio_pci_find_cap(device, PCI_CAP_ID_PM);
+	u16 ctrl;
+
+	if (!pos)
+		return -ENOENT;
+
+	ctrl = vfio_pci_config_readw(device, pos + PCI_PM_CTRL);
+	ctrl &= ~PCI_PM_CTRL_STATE_MASK;
+	vfio_pci_config_writew(device, pos + PCI_PM_CTRL, ctrl | state);
+
+	return 0;
+}
+
+int __vfio_pci_bar_access(struct vfio_pci_device *device, u32 bar, u64 offset,
+			  void *buf, size_t size, bool write)
+{
+	off_t pos = device->bars[bar].info.offset + offset;
+	ssize_t ret;
+
+	while (size) {
+		if (write)
+			ret = pwrite(device->fd, buf, size, pos);
+		else
+			ret = pread(device->fd, buf, size, pos);
+		if (ret < 0)
+			return -errno;
+		if (!ret)
+			return -EIO;
+
+		buf += ret;
+		pos += ret;
+		size -= ret;
+	}
+
+	return 0;
+}
+
+void vfio_pci_bar_read(struct vfio_pci_device *device, u32 bar, u64 offset,
+		       void *buf, size_t size)
+{
+	VFIO_ASSERT_EQ(__vfio_pci_bar_access(device, bar, offset, buf, size,
+					     false), 0);
+}
+
+void vfio_pci_bar_write(struct vfio_pci_device *device, u32 bar, u64 offset,
+			const void *buf, size_t size)
+{
+	VFIO_ASSERT_EQ(__vfio_pci_bar_access(device, bar, offset, (void *)buf,
+					     size, true), 0);
+}
+
+int __iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,
+		     iova_t iova, u32 flags)
+{
+	struct iommu_ioas_map_file args = {
+		.size = sizeof(args),
+		.flags = flags | IOMMU_IOAS_MAP_FIXED_IOVA,
+		.ioas_id = iommu->ioas_id,
+		.fd = fd,
+		.start = offset,
+		.length = length,
+		.iova = iova,
+	};
+
+	VFIO_ASSERT_GT(iommu->iommufd, 0, "Not in mode " MODE_IOMMUFD "\n");
+
+	if (ioctl(iommu->iommufd, IOMMU_IOAS_MAP_FILE, &args))
+		return -errno;
+
+	return 0;
+}
+
+void iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,
+		    iova_t iova)
+{
+	VFIO_ASSERT_EQ(__iommu_map_file(iommu, fd, offset, length, iova,
+					IOMMU_IOAS_MAP_READABLE |
+					IOMMU_IOAS_MAP_WRITEABLE), 0);
+}
+
+int __iommu_unmap_iova(struct iommu *iommu, iova_t iova, u64 length)
+{
+	struct iommu_ioas_unmap args = {
+		.size = sizeof(args),
+		.ioas_id = iommu->ioas_id,
+		.iova = iova,
+		.length = length,
+	};
+
+	if (ioctl(iommu->iommufd, IOMMU_IOAS_UNMAP, &args))
+		return -errno;
+
+	return 0;
+}
+
+void iommu_unmap_iova(struct iommu *iommu, iova_t iova, u64 length)
+{
+	VFIO_ASSERT_EQ(__iommu_unmap_iova(iommu, iova, length), 0);
+}
