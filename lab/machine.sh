@@ -29,7 +29,7 @@ accel() {
 	     timeout 10 qemu-system-x86_64 -accel kvm -M q35 -nodefaults -display none \
 		-S -monitor stdio <<<quit >/dev/null 2>&1; then
 		echo kvm
-	elif [ "$arch/$profile" = x86/pci ] || [ "$arch/$profile" = x86/demo ]; then
+	elif [ "$profile" = nested ] || [ "$profile" = demo ]; then
 		# With a thread for each CPU, a CPU that stays in a nested guest
 		# which spins on device memory was seen to get no more timer
 		# interrupts, and is then never preempted again (QEMU 10.0, SVM).
@@ -81,7 +81,8 @@ machine() {
 
 	case $profile in
 	kvm) ;;
-	pci | demo) pci_devices ;;
+	# nested: guests of the machine that use its devices.
+	pci | nested | demo) pci_devices ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
 	*) die "no machine profile $profile" ;;
