@@ -6,7 +6,8 @@
 # compared with what the repository has, and a difference is an error.
 #
 # A new file enters in one commit with its final content. A later commit that
-# touches it again is refused: fold it into the first one.
+# touches it again is refused: fold it into the first one. What is in patches/
+# and not in the tree is not lost silently: that needs FORCE=1.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -21,6 +22,16 @@ base=$(tgit rev-parse 'refs/tags/base^{commit}')
 [ -z "$(tgit rev-list --merges "$base..HEAD")" ] || die "the series has merges: rebase it"
 [ -z "$(tgit status --porcelain --untracked-files=no)" ] ||
 	warn "uncommitted work in the tree is not taken back"
+
+stamp=$(tgit rev-parse --absolute-git-dir)/series-stamp
+if [ -z "$check" ] && [ -z "${FORCE:-}" ]; then
+	# The tree may be older than patches/: after a pull, or an edit here.
+	read -r have _ 2>/dev/null <"$stamp" || have=
+	[ "$have" = "$(series_hash)" ] || [ -z "$(find "$TOP/patches" -name '*.patch')" ] ||
+		die "patches/ or the added files have changed since the tree was made from them; refresh would undo that. make tree takes it into the tree, FORCE=1 drops it"
+	[ "$(tgit rev-parse HEAD)" != "$base" ] || [ -z "$(find "$TOP/patches" -name '*.patch')" ] ||
+		die "the tree has no commits: refresh would empty patches/ (FORCE=1 does)"
+fi
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -112,5 +123,5 @@ apply_series refs/series/check
 same_tree=$(tgit diff-tree -r --name-only refs/series/check HEAD)
 tgit update-ref -d refs/series/check
 [ -z "$same_tree" ] || die "the refreshed patches do not give the tree back; they differ in: $same_tree"
-echo "$(series_hash) $(tgit rev-parse HEAD)" >"$(tgit rev-parse --absolute-git-dir)/series-stamp"
+echo "$(series_hash) $(tgit rev-parse HEAD)" >"$stamp"
 say "refresh: $n patches, ${#owner[@]} new files, $changed files written"

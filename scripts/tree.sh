@@ -104,7 +104,7 @@ fi
 
 # Whatever make tree or make refresh did not leave here is somebody's work.
 if [ -z "${FORCE:-}" ]; then
-	[ "$head" = "${have_head:-$(tgit rev-parse 'refs/tags/base^{commit}')}" ] ||
+	[ "$head" = "$have_head" ] || [ "$head" = "$(tgit rev-parse 'refs/tags/base^{commit}')" ] ||
 		die "the tree has commits that are not in patches/: make refresh takes them back, FORCE=1 drops them"
 	[ -z "$(tgit status --porcelain)" ] ||
 		die "the tree has uncommitted work (git -C ${TREE#"$TOP"/} status): commit it and make refresh, or FORCE=1 drops it"
