@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# A second work tree, build/linux-step, for builds that walk through the
+# A second work tree next to the first, build/linux-step, for builds that walk through the
 # series. The tree that people edit is left alone.
 
-STEP=$BUILD/linux-step
+STEP=$TREE-step
 
 # step_checkout COMMIT
 step_checkout() {
