@@ -25,6 +25,18 @@ touch "$dir"/{console,tests}.log
 # What a kernel says when something is wrong with it.
 splats='WARNING:|BUG:|KASAN|Oops|general protection|possible circular locking|possible recursive locking|inconsistent lock state|suspicious RCU|INFO: task .* blocked|UBSAN|rcu.*(stall|self-detected)|sleeping function|Kernel panic|lab: .* was not bound'
 
+# What a kselftest program printed about the cases that failed.
+failed_cases() {
+	awk '/^# +RUN / { text = "" }
+	     { text = text $0 "\n" }
+	     /^not ok / { printf "%s", text; text = "" }' "$1"
+}
+
+# What the kernel said while that test ran.
+console_of() {
+	tr -d '\r' <"$dir/console.log" | awk -v n="$1" '/lab: begin / { on = $NF == n } on'
+}
+
 while read -r name _; do
 	n=$((n + 1))
 	log=$dir/$name.log
@@ -56,7 +68,9 @@ while read -r name _; do
 	esac
 	[ "${rc:-none}" = 0 ] || [ "${rc:-none}" = 4 ] || {
 		grep -nE '^ *not ok|^# .*(Expected|Assert|fail)|==== Test Assertion' "$log" | head -n 10 | sed 's/^/# /' || true
+		failed_cases "$log" | head -n 100 | sed 's/^/# /'
 		tail -n 15 "$log" | sed 's/^/# /'
+		console_of "$name" | tail -n 15 | sed 's/^/# kernel: /'
 		echo "# whole output: $log"
 	}
 done <"$dir/list"

@@ -21,7 +21,7 @@ declare -A DEVICE=(
 # still be of no use, and KVM without nesting is none either. x86 guests see
 # an AMD CPU, so only kvm_amd counts.
 accel() {
-	local arch=$1 profile=$2
+	local arch=$1
 	if [ "${ACCEL:-}" ]; then
 		echo "$ACCEL"
 	elif [ "$arch" = x86 ] && [ -w /dev/kvm ] &&
@@ -29,14 +29,12 @@ accel() {
 	     timeout 10 qemu-system-x86_64 -accel kvm -M q35 -nodefaults -display none \
 		-S -monitor stdio <<<quit >/dev/null 2>&1; then
 		echo kvm
-	elif [ "$profile" = nested ] || [ "$profile" = demo ]; then
-		# With a thread for each CPU, a CPU that stays in a nested guest
-		# which spins on device memory was seen to get no more timer
-		# interrupts, and is then never preempted again (QEMU 10.0, SVM).
-		# Taking turns in one thread it does not, and is no slower here.
-		echo tcg,thread=single
 	else
-		echo tcg,thread=multi
+		# With a thread for each CPU, a CPU was seen now and then to get no
+		# more timer interrupts (QEMU 10.0: idle, or in a nested guest that
+		# spins on device memory). Taking turns in one thread it does not,
+		# and run.sh keeps the host busy with several machines instead.
+		echo tcg,thread=single
 	fi
 }
 
@@ -51,11 +49,14 @@ pci_devices() {
 	)
 	# Lets a guest ask for an instruction to be emulated (dmabuf_test).
 	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}") kvm.force_emulation_prefix=1"
+	# vfio_pci_driver_test fills 1 GiB of shared memory before each case: by
+	# pages that takes a debug kernel longer than a case may.
+	CMDLINE+=" transparent_hugepage_shmem=always"
 }
 
 machine() {
 	local arch=$1 profile=$2 mem=4G acc
-	acc=$(accel "$arch" "$profile")
+	acc=$(accel "$arch")
 	case $arch in
 	x86)
 		QEMU=(qemu-system-x86_64 -accel "$acc" -M q35,kernel-irqchip=split)

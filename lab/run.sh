@@ -44,7 +44,8 @@ done
 
 say "==> running the tests (output of each in ${out#"$TOP"/}/)"
 rc=0
-prove --exec /bin/sh --verbose --comments "$out"/t/*.t | tee "$out/prove.log" || rc=$?
+# A machine takes one CPU of the host: accel in machine.sh.
+prove --exec /bin/sh --jobs "$JOBS" --verbose --comments "$out"/t/*.t | tee "$out/prove.log" || rc=$?
 
 # The summary counts test lines, which prove does not print.
 cat "$out"/*.tap | awk -v rc=$rc -v secs="$(elapsed $((SECONDS - start)))" '
