@@ -84,6 +84,8 @@ machine() {
 	kvm) ;;
 	# nested: guests of the machine that use its devices.
 	pci | nested | demo) pci_devices ;;
+	# relaxed: claimed device memory is open to root.
+	relaxed) pci_devices; CMDLINE+=" iomem=relaxed" ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
 	*) die "no machine profile $profile" ;;
