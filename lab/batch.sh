@@ -42,7 +42,7 @@ while read -r name _; do
 	log=$dir/$name.log
 	tr -d '\r' <"$dir/tests.log" | awk -v n="$name" '
 		$1 == "@@" && $2 == "begin" && $3 == n { on = 1; next }
-		$1 == "@@" && $2 == "end" && $3 == n { exit }
+		$1 == "@@" && $2 == "end" && $3 == n { on = 0 }
 		on' >"$log"
 	end=$(tr -d '\r' <"$dir/tests.log" | awk -v n="$name" '$1 == "@@" && $2 == "end" && $3 == n { print $4, $5 }')
 	read -r rc secs <<<"$end" || true
