@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# memtype.sh: compile and run lab/memtype.c with the functions as they are in
+# the kernel tree now. A function that is not found is an error.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+cut_out() { # FILE FUNCTION: from its first line to its closing brace
+	awk -v fn="$2" '
+		!on && /^[a-z].*\(/ && index($0, " " fn "(") { on = 1; found = 1 }
+		on
+		on && /^}/ { on = 0 }
+		END { exit !found }' "$TREE/$1" || die "$1 has no $2()"
+}
+
+{
+	cut_out arch/x86/kvm/vmx/vmx.c vmx_ignore_guest_pat
+	cut_out arch/x86/kvm/vmx/vmx.c vmx_get_mt_mask
+	cut_out arch/x86/kvm/mmu/spte.c kvm_is_uncached_dmabuf
+} >"$dir/memtype-functions.h"
+gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/memtype" "$TOP/lab/memtype.c"
+"$dir/memtype"
