@@ -22,9 +22,6 @@ echo "1..$plan"
 "$TOP/lab/boot.sh" "$arch" "$flavour" "$profile" "$dir/list" "$dir" || true
 touch "$dir"/{console,tests}.log
 
-# What a kernel says when something is wrong with it.
-splats='WARNING:|BUG:|KASAN|Oops|general protection|possible circular locking|possible recursive locking|inconsistent lock state|suspicious RCU|INFO: task .* blocked|UBSAN|rcu.*(stall|self-detected)|sleeping function|Kernel panic|lab: .* was not bound'
-
 # What a kselftest program printed about the cases that failed.
 failed_cases() {
 	awk '/^# +RUN / { text = "" }
@@ -76,7 +73,7 @@ while read -r name _; do
 done <"$dir/list"
 
 # Which test was running when the kernel complained.
-found=$(tr -d '\r' <"$dir/console.log" | awk -v re="$splats" '
+found=$(tr -d '\r' <"$dir/console.log" | awk -v re="$SPLATS" '
 	/lab: begin / { test = $NF }
 	$0 ~ re { print (test ? test : "boot") ": " $0 }' | head -n 20)
 n=$((n + 1))

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo: boot the patched kernel, run the table's demo line in it, show
-# its transcript as it is written.
+# its transcript as it is written and keep it in build/test/demo/transcript.txt.
+# Fails if any line of it was measured to be wrong, or if the kernel complained.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
@@ -21,7 +22,13 @@ say "==> booting"
 : >"$dir/tests.log"
 "$TOP/lab/boot.sh" "$ARCH" "$FLAVOUR" demo "$dir/list" "$dir" &
 pid=$!
-tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | tr -d '\r' | grep --line-buffered -v '^@@' || true
+# The seed is a line that every KVM selftest begins with.
+tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | stdbuf -o0 tr -d '\r' |
+	grep --line-buffered -v -e '^@@' -e '^Random seed' | tee "$dir/transcript.txt" || true
 wait "$pid" || true
 rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
 [ "${rc:-none}" = 0 ] || die "the demo ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
+found=$(tr -d '\r' <"$dir/console.log" | grep -E "$SPLATS" | head -n 5 || true)
+[ -z "$found" ] || die "the kernel complained (${dir#"$TOP"/}/console.log):
+$found"
+say "transcript: ${dir#"$TOP"/}/transcript.txt"

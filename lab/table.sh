@@ -40,3 +40,7 @@ device_address() (
 
 # Machine profiles the table uses.
 profiles() { awk '!/^#/ && NF >= 7 { print $4 }' "$TOP/lab/tests.tab" | sort -u; }
+
+# What a kernel says when something is wrong with it.
+# shellcheck disable=SC2034
+SPLATS='WARNING:|BUG:|KASAN|Oops|general protection|possible circular locking|possible recursive locking|inconsistent lock state|suspicious RCU|INFO: task .* blocked|UBSAN|rcu.*(stall|self-detected)|sleeping function|Kernel panic|lab: .* was not bound'
