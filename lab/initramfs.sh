@@ -23,7 +23,7 @@ esac
 cp -L "$busybox" "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 install -m 755 "$TOP/lab/init" "$root/init"
-install -m 755 "$TOP/lab/kunit" "$root/lab/kunit"
+install -m 755 "$TOP"/lab/{kunit,kvmopt} "$root/lab/"
 cp -a "$obj/lab.modules/lib/modules" "$root/lib/"
 find "$root/lib/modules" -type l -delete
 
