@@ -17,7 +17,10 @@ rm -rf "$root"
 mkdir -p "$root"/{bin,lab,tests,lib,proc,sys,dev,tmp}
 case $arch in
 x86) busybox=/bin/busybox ;;
-*) busybox=$BUILD/dl/busybox-$arch/bin/busybox ;;
+*)
+	foreign_busybox "$arch"
+	busybox=$BUILD/dl/busybox-$arch/bin/busybox
+	;;
 esac
 [ -x "$busybox" ] || die "no $busybox"
 cp -L "$busybox" "$root/bin/busybox"

@@ -24,6 +24,8 @@ QEMU=(qemu-system-x86)
 command -v dpkg-query >/dev/null || die "not a Debian system: install what ${0##*/} lists by other means, then make with DEPS=skip"
 [ "${DEPS:-}" != skip ] || exit 0
 
+[ "$ARCH" = x86 ] || foreign_busybox "$ARCH"
+
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]; }
 new_enough() { dpkg --compare-versions "${1:-0}" ge 1:9; }
 candidate() { apt-cache policy "$1" | sed -n 's/^  Candidate: //p'; }
