@@ -18,8 +18,8 @@ mkdir -p "$root"/{bin,lab,tests,lib,proc,sys,dev,tmp}
 case $arch in
 x86) busybox=/bin/busybox ;;
 *)
-	foreign_busybox "$arch"
-	busybox=$BUILD/dl/busybox-$arch/bin/busybox
+	foreign_packages "$arch"
+	busybox=$(foreign_root "$arch")/bin/busybox
 	;;
 esac
 [ -x "$busybox" ] || die "no $busybox"

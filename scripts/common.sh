@@ -137,26 +137,30 @@ apt_private() {
 		-o APT::Sandbox::User=root
 }
 
-# The static busybox of another architecture, in build/dl/busybox-ARCH. No
-# foreign architecture is added to the machine: an apt root of its own has it.
-foreign_busybox() {
-	local arch=$1 dl=$BUILD/dl opts codename
-	local dir="$dl/busybox-$arch"
-	[ ! -x "$dir/bin/busybox" ] || return 0
+# What the lab needs of another architecture's packages, unpacked in
+# build/dl/ARCH: busybox for the machine, libuuid for the selftests. No foreign
+# architecture is added to this system: an apt root of its own has it.
+foreign_root() { echo "$BUILD/dl/$1"; }
+
+foreign_packages() {
+	local arch=$1 dl=$BUILD/dl opts codename root deb
+	root=$(foreign_root "$arch")
+	[ ! -e "$root/.complete" ] || return 0
 	# shellcheck disable=SC1091
 	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-	say "==> fetching busybox-static for $arch"
+	say "==> fetching busybox-static and uuid-dev for $arch"
 	mapfile -t opts < <(apt_private "$dl/apt-$arch" "$codename")
 	opts+=(-o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o Dir::State::status=/dev/null)
 	apt-get "${opts[@]}" -qq update >&2 || die "apt-get update failed"
-	rm -rf "$dir.part"
-	mkdir -p "$dir.part"
-	(cd "$dir.part" && apt-get "${opts[@]}" -q download busybox-static >&2 &&
-		dpkg-deb -x busybox-static_*.deb .) || die "cannot fetch busybox-static for $arch"
-	# Merged or not, it is found in the same place.
-	[ -x "$dir.part/bin/busybox" ] || { mkdir -p "$dir.part/bin" && cp "$dir.part/usr/bin/busybox" "$dir.part/bin/"; }
-	rm -rf "$dir"
-	mv "$dir.part" "$dir"
+	rm -rf "$root"
+	mkdir -p "$root/deb"
+	(cd "$root/deb" && apt-get "${opts[@]}" -q download busybox-static uuid-dev >&2) ||
+		die "cannot fetch packages for $arch"
+	for deb in "$root"/deb/*.deb; do
+		dpkg-deb -x "$deb" "$root"
+	done
+	rm -rf "$root/deb"
+	touch "$root/.complete"
 }
 
 # Overlay files of the repository, one a line. Outside a git checkout (a

@@ -24,7 +24,7 @@ QEMU=(qemu-system-x86)
 command -v dpkg-query >/dev/null || die "not a Debian system: install what ${0##*/} lists by other means, then make with DEPS=skip"
 [ "${DEPS:-}" != skip ] || exit 0
 
-[ "$ARCH" = x86 ] || foreign_busybox "$ARCH"
+[ "$ARCH" = x86 ] || foreign_packages "$ARCH"
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]; }
 new_enough() { dpkg --compare-versions "${1:-0}" ge 1:9; }

@@ -13,13 +13,20 @@ mkdir -p "$out"
 exec 9>"$out/lock"
 flock 9
 
+# libuuid, where it is not the one that uuid-dev installed.
+libs=
+if [ -n "$(cross "$ARCH")" ]; then
+	foreign_packages "$ARCH"
+	libs=-L$(echo "$(foreign_root "$ARCH")"/usr/lib/*-linux-gnu)
+fi
+
 build_dir() {
 	local dir=$1
 	shift
 	mkdir -p "$out/$dir"
 	make -C "$TREE/tools/testing/selftests/$dir" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" \
 		OUTPUT="$out/$dir" KHDR_INCLUDES="-isystem $hdr/include" \
-		LDFLAGS=-static -j"$JOBS" "${@/#/$out/$dir/}"
+		LDFLAGS="-static $libs" -j"$JOBS" "${@/#/$out/$dir/}"
 }
 
 build_all() {
