@@ -86,6 +86,9 @@ machine() {
 	pci | nested | demo) pci_devices ;;
 	# relaxed: claimed device memory is open to root.
 	relaxed) pci_devices; CMDLINE+=" iomem=relaxed" ;;
+	# nv: they can have guests of their own, for which arm64 KVM has to be
+	# asked (the guests of its selftests then run at EL2). x86 always can.
+	nv) pci_devices; CMDLINE+=" kvm-arm.mode=nested" ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
 	*) die "no machine profile $profile" ;;
