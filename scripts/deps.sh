@@ -12,7 +12,7 @@
 
 PACKAGES=(
 	git make gcc libc6-dev bc bison flex libelf-dev libssl-dev libcap-dev
-	uuid-dev cpio kmod rsync perl python3 xz-utils ccache sparse
+	uuid-dev cpio kmod rsync perl python3 python3-ply python3-git xz-utils ccache sparse
 	busybox-static
 )
 QEMU=(qemu-system-x86)

@@ -20,8 +20,15 @@ off=$save/off.config
 mkdir -p "$save"
 # Something that selects one of these makes make_config stop.
 sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/# \1 is not set/p' "$TOP/lab/config/feature.config" >"$off"
+how=$({ cat "$TOP"/lab/config/{base,"$ARCH"}.config "$off"; "$(cross "$ARCH")gcc" --version; } | sha256sum)
 for side in base series; do
-	[ $side = base ] && step_checkout refs/tags/base || step_checkout "$head"
+	commit=$head
+	[ $side = series ] || commit=refs/tags/base
+	# What was made from the same tree in the same way is still good.
+	key="$(tgit rev-parse "$commit^{tree}") $how"
+	[ "$(cat "$save/$side.key" 2>/dev/null)" != "$key" ] || continue
+	rm -f "$save/$side.key"
+	step_checkout "$commit"
 	TREE=$STEP make_config "$obj" "$ARCH" "$TOP"/lab/config/{base,"$ARCH"}.config "$off"
 	step_make "$obj" "$LOGS/objdiff-$side.log" "${LAB_DIRS[@]}"
 	rm -rf "${save:?}/$side"
@@ -32,5 +39,6 @@ for side in base series; do
 		mkdir -p "$save/$side/$(dirname "$o")"
 		cp "$obj/$o" "$save/$side/$o"
 	done
+	echo "$key" >"$save/$side.key"
 done
 OBJDUMP=$(cross "$ARCH")objdump python3 "$TOP/scripts/objdiff.py" "$save/base" "$save/series"

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# A second work tree next to the first, build/linux-step, for builds that walk through the
-# series. The tree that people edit is left alone.
+# A second work tree next to the first, build/linux-step, for builds that walk
+# through the series. The tree that people edit is left alone. One script at a
+# time uses it: step_checkout waits for the other to end.
 
 STEP=$TREE-step
 
 # step_checkout COMMIT
 step_checkout() {
+	exec 8>"$STEP.lock"
+	flock 8
 	[ -e "$STEP/.git" ] || {
 		tgit worktree prune
 		say "==> making a second work tree"
