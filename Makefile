@@ -4,9 +4,12 @@
 #
 # Variables: ARCH=x86|arm64, DEBUG=1, KERNEL_SRC= (tarball, tree or git
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
-# ONLY= (names of tests, shell patterns).
+# ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
+# PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
+# (make refresh), DEPS=skip.
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
+export FLAVOURS PROFILE FAST FULL DEPS
 
 .PHONY: help deps tree refresh build test test-all demo shell check series objdiff
 
@@ -17,13 +20,13 @@ help:
 	@echo '  make test      what CI runs: build, boot, test, on both kernel flavours'
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
-	@echo '  make shell     the booted test machine, interactive'
+	@echo '  make shell     the booted test machine; commands on stdin are run there'
 	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
 	@echo '  make deps      install the Debian packages all this needs'
 	@echo
 	@echo '  make tree      Linux with the series, one commit per patch, in build/linux'
 	@echo '  make refresh   the way back: commits of build/linux to patches/ and files'
-	@echo '  make check     checkpatch, W=1, sparse, bisect build (FAST=1: no bisect build)'
+	@echo '  make check     checkpatch, kernel-doc, each step with W=1 and sparse (FAST=1: no builds)'
 	@echo '  make objdiff   with the feature off, which functions differ from the base?'
 	@echo '  make series    mails to send, in build/series'
 

@@ -38,6 +38,27 @@ spdx_everywhere() {
 	return $bad
 }
 
+# By its patterns: one that ends with a slash is a folder with all in it,
+# elsewhere * does not match a slash.
+matches() {
+	local slashes='[!/]'
+	[[ $2 != */ ]] || { [[ $1 = "$2"* ]]; return; }
+	# shellcheck disable=SC2053
+	[ "${1//$slashes/}" = "${2//$slashes/}" ] && [[ $1 = $2 ]]
+}
+
+in_maintainers() {
+	local f pat bad=0 found
+	while read -r f; do
+		found=
+		while read -r pat; do
+			! matches "$f" "$pat" || found=1
+		done < <(sed -n 's/^F:[ \t]*//p' "$TOP/MAINTAINERS")
+		[ -n "$found" ] || { echo "$f is in no entry of MAINTAINERS"; bad=1; }
+	done < <(overlay_files)
+	return $bad
+}
+
 # A patch that cannot apply must leave the tree as it is and be named.
 broken_patch_is_refused() (
 	copy=$(mktemp -d)
@@ -78,3 +99,4 @@ try "a patch that does not apply is named and leaves nothing half done" broken_p
 try "no overlay file is a file of the base" no_foreign_files
 try "EPT memory types follow the attributes of a dma-buf" "$TOP/lab/memtype.sh"
 try "every file has an SPDX line" spdx_everywhere
+try "every file the series adds is in MAINTAINERS" in_maintainers
