@@ -6,12 +6,12 @@
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
 # ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
 # PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
-# (make refresh), DEPS=skip.
+# (make refresh), DEPS=skip, DOC= (make bench).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
-export FLAVOURS PROFILE FAST FULL DEPS
+export FLAVOURS PROFILE FAST FULL DEPS DOC
 
-.PHONY: help deps tree refresh build test test-all demo shell check series objdiff
+.PHONY: help deps tree refresh build test test-all demo bench shell check series objdiff
 
 help:
 	@echo 'Revocable device memory for Linux: the series and its lab'
@@ -20,6 +20,7 @@ help:
 	@echo '  make test      what CI runs: build, boot, test, on both kernel flavours'
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
+	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
 	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
 	@echo '  make deps      install the Debian packages all this needs'
@@ -50,6 +51,9 @@ test-all: tree
 
 demo: tree
 	@lab/demo.sh
+
+bench: tree
+	@lab/bench.sh
 
 shell: tree
 	@lab/shell.sh

@@ -54,15 +54,31 @@ pci_devices() {
 	CMDLINE+=" transparent_hugepage_shmem=always"
 }
 
+# The clock of this machine counts instructions, one nanosecond each: figures do
+# not depend on what else the host does. Only one CPU can be had that way.
+bench_machine() {
+	QEMU+=(
+		-icount shift=0,sleep=off
+		-device pci-testdev,membar=512G,addr=6
+		-device nvme,serial=lab,cmb_size_mb=16,addr=7
+	)
+	CMDLINE+=" clocksource=tsc tsc=reliable"
+	CMDLINE+=" lab.vfio=${DEVICE[testdev]},${DEVICE[nvme]}"
+}
+
 machine() {
-	local arch=$1 profile=$2 mem=4G acc
+	local arch=$1 profile=$2 mem=4G cpus=2 cpu=EPYC-Milan,+svm,+npt acc
 	acc=$(accel "$arch")
+	if [ "$profile" = bench ]; then
+		# 48 bits make room for a BAR of 512 GiB.
+		acc=tcg,thread=single cpus=1 cpu+=,phys-bits=48
+	fi
 	case $arch in
 	x86)
 		QEMU=(qemu-system-x86_64 -accel "$acc" -M q35,kernel-irqchip=split)
 		case $acc in
 		kvm*) QEMU+=(-cpu host) ;;
-		*) QEMU+=(-cpu EPYC-Milan,+svm,+npt) ;;
+		*) QEMU+=(-cpu "$cpu") ;;
 		esac
 		# One port for the kernel, one for the tests: neither cuts
 		# the other's lines.
@@ -91,7 +107,8 @@ machine() {
 	nv) pci_devices; CMDLINE+=" kvm-arm.mode=nested" ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
+	bench) bench_machine ;;
 	*) die "no machine profile $profile" ;;
 	esac
-	QEMU+=(-smp 2 -m "$mem" -nodefaults -display none -no-reboot)
+	QEMU+=(-smp "$cpus" -m "$mem" -nodefaults -display none -no-reboot)
 }

@@ -13,7 +13,7 @@ table() {
 		case $name in '#'* | '') continue ;; esac
 		[[ ,$archs, == *,$arch,* && ,$flavours, == *,$flavour,* && $machine == "$profile" ]] || continue
 		case $tier in
-		all) [ "$t" != demo ] || continue ;;
+		all) [[ $t != demo && $t != bench ]] || continue ;;
 		*) [ "$t" = "$tier" ] || continue ;;
 		esac
 		keep=

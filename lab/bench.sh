@@ -1,0 +1,39 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make bench: boot the release kernel where the clock counts instructions, run
+# the table's bench line in it, and make of what it printed a table of ratios
+# and a plot. In build/bench/:
+#
+#   figures.tsv   what was measured, a figure a line
+#   ratios.tsv    each operation by dma-buf, by VMA cold and warm, the ratios
+#   table.rst     the same to read, and dmabuf-performance.svg to look at
+#
+# DOC=FILE puts table and plot into a document, between its two markers, and
+# beside it.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
+
+[ "$ARCH" = x86 ] || die "make bench is for x86"
+[ "$FLAVOUR" = release ] || die "make bench measures the release kernel: no DEBUG="
+dir=$BUILD/bench
+mkdir -p "$dir"
+table "$ARCH" release bench bench >"$dir/list"
+[ -s "$dir/list" ] || die "lab/tests.tab has no bench line for $ARCH"
+"$TOP/scripts/build.sh"
+"$TOP/scripts/selftests.sh"
+"$TOP/lab/initramfs.sh" "$ARCH" release
+
+say "==> measuring (${dir#"$TOP"/}/tests.log)"
+: >"$dir/tests.log"
+"$TOP/lab/boot.sh" "$ARCH" release bench "$dir/list" "$dir" || true
+tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >"$dir/figures.tsv"
+rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
+[ "${rc:-none}" = 0 ] || {
+	tail -n 20 "$dir/tests.log" >&2
+	die "the benchmark ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
+}
+python3 "$TOP/lab/bench.py" "$dir" ${DOC:+"$DOC"}
