@@ -11,12 +11,13 @@
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC
 
-.PHONY: help deps tree refresh build test test-all demo bench shell check series objdiff
+.PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench shell check series objdiff
 
 help:
 	@echo 'Revocable device memory for Linux: the series and its lab'
 	@echo
 	@echo '  make demo      boot a patched kernel and show what it does'
+	@echo '  make demo-vmm  boot it, patched QEMU in it, a Linux guest on assigned devices'
 	@echo '  make test      what CI runs: build, boot, test, on both kernel flavours'
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
@@ -25,6 +26,7 @@ help:
 	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
 	@echo '  make deps      install the Debian packages all this needs'
 	@echo
+	@echo '  make qemu      QEMU with clients/qemu applied, in build/qemu'
 	@echo '  make tree      Linux with the series, one commit per patch, in build/linux'
 	@echo '  make refresh   the way back: commits of build/linux to patches/ and files'
 	@echo '  make check     checkpatch, kernel-doc, each step with W=1 and sparse (FAST=1: no builds)'
@@ -54,6 +56,12 @@ demo: tree
 
 bench: tree
 	@lab/bench.sh
+
+qemu:
+	@scripts/qemu.sh
+
+demo-vmm: tree
+	@lab/vmm.sh
 
 shell: tree
 	@lab/shell.sh

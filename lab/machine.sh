@@ -66,6 +66,22 @@ bench_machine() {
 	CMDLINE+=" lab.vfio=${DEVICE[testdev]},${DEVICE[nvme]}"
 }
 
+# The devices of make demo-vmm work: a network behind igb, with a file to fetch,
+# a disk behind nvme, and an edu that can address all memory. VMM_DIR has both.
+vmm_devices() {
+	QEMU+=(
+		-netdev "user,id=net,restrict=on,tftp=$VMM_DIR/tftp"
+		-device igb,netdev=net,addr=3
+		-object memory-backend-ram,id=shm,size=64M,share=on
+		-device ivshmem-plain,memdev=shm,addr=4
+		-device edu,addr=5,dma_mask=0xffffffffffff
+		-device pci-testdev,membar=8G,addr=6
+		-drive "file=$VMM_DIR/disk,format=raw,if=none,id=disk"
+		-device nvme,serial=lab,cmb_size_mb=16,drive=disk,addr=7
+	)
+	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}")"
+}
+
 machine() {
 	local arch=$1 profile=$2 mem=4G cpus=2 cpu=EPYC-Milan,+svm,+npt acc
 	acc=$(accel "$arch")
@@ -105,6 +121,7 @@ machine() {
 	# nv: they can have guests of their own, for which arm64 KVM has to be
 	# asked (the guests of its selftests then run at EL2). x86 always can.
 	nv) pci_devices; CMDLINE+=" kvm-arm.mode=nested" ;;
+	vmm) mem=6G; vmm_devices ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
 	bench) bench_machine ;;

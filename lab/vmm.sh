@@ -1,0 +1,84 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
+# ivshmem and edu assigned. VARIANTS="on off stock" picks the runs.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+
+dir=$BUILD/test/demo-vmm
+cpio=$BUILD/vmm.cpio
+root=$BUILD/root-vmm
+file_size=256K
+variants=${VARIANTS:-on off stock}
+
+# A dynamic program cannot bring its libraries to a place of its own unless its
+# loader comes along, too: lib/ld.so is started with the program as argument.
+libraries() { # BINARY...
+	for b; do ldd "$b"; done | awk '/=> \// { print $3 }' | sort -u
+}
+
+guest_initrd() {
+	local g=$BUILD/root-guest
+	rm -rf "$g"
+	mkdir -p "$g"/{bin,proc,sys,dev,tmp}
+	cp -L /bin/busybox "$g/bin/busybox"
+	ln -s busybox "$g/bin/sh"
+	install -m 755 "$TOP/lab/vmm/guest-init" "$g/init"
+	install -m 755 "$TOP/lab/vmm/dhcp-script" "$g/bin/dhcp-script"
+	gcc -O2 -Wall -static -o "$g/bin/devtool" "$TOP/lab/vmm/devtool.c"
+	sha256sum <"$dir/tftp/file" | cut -c 1-64 >"$g/file.sha256"
+	(cd "$g" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) | gzip -1 >"$1"
+}
+
+overlay() {
+	local stock
+	rm -rf "$root"
+	mkdir -p "$root/vmm"/{lib,share}
+	cp "$BUILD/obj/qemu/qemu-system-x86_64" "$root/vmm/qemu"
+	strip "$root/vmm/qemu"
+	stock=
+	case " $variants " in
+	*" stock "*)
+		stock=$(command -v qemu-system-x86_64)
+		cp -L "$stock" "$root/vmm/stock" ;;
+	esac
+	# shellcheck disable=SC2046,SC2086
+	cp -L $(libraries "$BUILD/obj/qemu/qemu-system-x86_64" $stock) "$root/vmm/lib/"
+	cp -L /lib64/ld-linux-x86-64.so.2 "$root/vmm/lib/ld.so"
+	for f in bios-256k.bin kvmvapic.bin linuxboot_dma.bin linuxboot.bin multiboot.bin efi-virtio.rom efi-e1000.rom vgabios-stdvga.bin; do
+		for d in "$BUILD/qemu/pc-bios" /usr/share/seabios /usr/share/qemu /usr/lib/ipxe/qemu; do
+			[ ! -f "$d/$f" ] || { cp -L "$d/$f" "$root/vmm/share/"; break; }
+		done
+	done
+	cp "$(objdir x86 guest)/arch/x86/boot/bzImage" "$root/vmm/bzImage"
+	guest_initrd "$root/vmm/initrd"
+	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
+	(cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) >"$cpio"
+}
+
+"$TOP/scripts/qemu.sh"
+"$TOP/lab/guest.sh"
+[ -n "${SKIP_BUILD:-}" ] || "$TOP/scripts/build.sh"
+[ -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ] && [ -n "${SKIP_BUILD:-}" ] || {
+	"$TOP/scripts/selftests.sh"
+	"$TOP/lab/initramfs.sh" x86 "$FLAVOUR"
+}
+
+mkdir -p "$dir/tftp"
+head -c "$file_size" /dev/urandom >"$dir/tftp/file"
+truncate -s 0 "$dir/disk"
+truncate -s 64M "$dir/disk"
+overlay
+
+say "==> booting ($variants)"
+echo "demo-vmm ${LIMIT:-1300} /vmm/run $variants" >"$dir/list"
+: >"$dir/tests.log"
+VMM_DIR=$dir EXTRA_CPIO=$cpio "$TOP/lab/boot.sh" x86 "$FLAVOUR" vmm "$dir/list" "$dir" &
+pid=$!
+tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | tr -d '\r' | grep --line-buffered -v '^@@' || true
+wait "$pid" || true
+tr -d '\r' <"$dir/tests.log" | grep -v '^@@' >"$dir/transcript.txt" || true
+rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
+[ "${rc:-none}" = 0 ] || die "the demo ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
