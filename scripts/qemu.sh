@@ -123,8 +123,10 @@ apply() {
 }
 
 build() {
+	mkdir -p "$QOBJ"
+	exec 9>"$QOBJ/lab.lock"
+	flock 9
 	if [ ! -f "$QOBJ/build.ninja" ]; then
-		mkdir -p "$QOBJ"
 		(cd "$QOBJ" && run_step "configuring QEMU" "$LOGS/qemu-configure.log" 0 \
 			"$QTREE/configure" --python=/usr/bin/python3 --target-list=x86_64-softmmu \
 			--without-default-features --enable-kvm --disable-tcg \
