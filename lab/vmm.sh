@@ -55,6 +55,8 @@ overlay() {
 	cp "$(objdir x86 guest)/arch/x86/boot/bzImage" "$root/vmm/bzImage"
 	guest_initrd "$root/vmm/initrd"
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
+	gcc -O2 -Wall -static -isystem "$BUILD/selftests/x86/hdr/include" \
+		-o "$root/vmm/vfio-dmabuf-vmm" "$TREE/samples/vfio-dmabuf/vfio-dmabuf-vmm.c"
 	(cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) >"$cpio"
 }
 
