@@ -816,6 +816,7 @@ static struct kunit_suite phys_test_suite = {
 	.exit = phys_test_exit,
 	.test_cases = phys_test_cases,
 };
+
 kunit_test_suite(phys_test_suite);
 
 MODULE_IMPORT_NS("DMA_BUF");

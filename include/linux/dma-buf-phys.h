@@ -19,6 +19,7 @@
 
 #include <linux/bits.h>
 #include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
 #include <linux/list.h>
 #include <linux/rcupdate.h>
 #include <linux/types.h>
@@ -131,8 +132,8 @@ struct dma_buf_phys_ops {
 	/**
 	 * @get_caps:
 	 *
-	 * State what this buffer has. Constant over the lifetime of the
-	 * buffer. Called under dma_resv.
+	 * State what this buffer has. Constant while there are importers, see
+	 * dma_buf_phys_attached(). Called under dma_resv.
 	 */
 	void (*get_caps)(struct dma_buf *dmabuf,
 			 struct dma_buf_phys_caps *caps);
@@ -222,7 +223,29 @@ void dma_buf_phys_revoke(struct dma_buf *dmabuf,
 			 enum dma_buf_revoke_cause cause);
 void dma_buf_phys_restore(struct dma_buf *dmabuf,
 			  enum dma_buf_revoke_cause cause);
+
+/**
+ * dma_buf_phys_attached - does the buffer have physical importers?
+ * @dmabuf: the exporter's buffer
+ *
+ * For an exporter that wants to change what it told importers when they
+ * attached: it may while there are none.
+ *
+ * Context: the caller holds dma_resv.
+ *
+ * Return: true if there is one, mapped or not.
+ */
+static inline bool dma_buf_phys_attached(struct dma_buf *dmabuf)
+{
+	dma_resv_assert_held(dmabuf->resv);
+	return !list_empty(&dmabuf->phys_attachments);
+}
 #else
+static inline bool dma_buf_phys_attached(struct dma_buf *dmabuf)
+{
+	return false;
+}
+
 static inline void dma_buf_phys_revoke(struct dma_buf *dmabuf,
 				       enum dma_buf_revoke_cause cause)
 {

@@ -267,6 +267,7 @@ static void kvm_dmabuf_invalidate(struct dma_buf_phys_attachment *attach)
 	 */
 	smp_wmb();
 	kvm_dmabuf_zap(binding);
+	kvm->stat.generic.dmabuf_revocations++;
 	kvm_mmu_invalidate_end(kvm);
 	KVM_MMU_UNLOCK(kvm);
 	srcu_read_unlock(&kvm->srcu, idx);
@@ -306,20 +307,29 @@ static int kvm_dmabuf_restore(struct dma_buf_phys_attachment *attach)
  * DMA_BUF_PHYS_PRIVATE is not among the attributes: only a VM type that knows
  * how to accept private MMIO could honour it.
  */
-static const struct dma_buf_phys_importer kvm_dmabuf_importer = {
-	.name = "kvm",
-	.caps = {
-		.spaces = DMA_BUF_PHYS_SPACE_CPU,
-		.models = DMA_BUF_PHYS_DYNAMIC | DMA_BUF_PHYS_REVOCABLE |
-			  DMA_BUF_PHYS_PINNED,
-		.attrs = DMA_BUF_PHYS_READ | DMA_BUF_PHYS_WRITE |
-			 DMA_BUF_PHYS_MMIO | DMA_BUF_PHYS_WC |
-			 DMA_BUF_PHYS_CACHED | DMA_BUF_PHYS_NO_HOST,
-		.granule = PAGE_SIZE,
-	},
-	.invalidate = kvm_dmabuf_invalidate,
-	.restore = kvm_dmabuf_restore,
-};
+#define KVM_DMABUF_ATTRS (DMA_BUF_PHYS_READ | DMA_BUF_PHYS_WRITE | \
+			  DMA_BUF_PHYS_MMIO | DMA_BUF_PHYS_WC | \
+			  DMA_BUF_PHYS_NO_HOST)
+
+#define KVM_DMABUF_IMPORTER(_attrs) {					\
+	.name = "kvm",							\
+	.caps = {							\
+		.spaces = DMA_BUF_PHYS_SPACE_CPU,			\
+		.models = DMA_BUF_PHYS_DYNAMIC | DMA_BUF_PHYS_REVOCABLE | \
+			  DMA_BUF_PHYS_PINNED,				\
+		.attrs = (_attrs),					\
+		.granule = PAGE_SIZE,					\
+	},								\
+	.invalidate = kvm_dmabuf_invalidate,				\
+	.restore = kvm_dmabuf_restore,					\
+}
+
+static const struct dma_buf_phys_importer kvm_dmabuf_importer =
+	KVM_DMABUF_IMPORTER(KVM_DMABUF_ATTRS | DMA_BUF_PHYS_CACHED);
+
+/* For VMs that cannot map device memory cacheable. */
+static const struct dma_buf_phys_importer kvm_dmabuf_importer_uncached =
+	KVM_DMABUF_IMPORTER(KVM_DMABUF_ATTRS);
 
 /**
  * kvm_dmabuf_supported_flags - what KVM_CAP_DMABUF_MEM says
@@ -381,6 +391,7 @@ static int kvm_dmabuf_check_file(const struct kvm_memory_slot *slot,
 int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 		    u64 offset)
 {
+	const struct dma_buf_phys_importer *importer;
 	struct kvm_dmabuf_binding *binding;
 	int r;
 
@@ -412,8 +423,9 @@ int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 	binding->slot_id = slot->id;
 	binding->readonly = slot->flags & KVM_MEM_READONLY;
 
-	binding->attach = dma_buf_phys_attach(binding->dmabuf,
-					      &kvm_dmabuf_importer, binding);
+	importer = kvm_arch_supports_cached_dmabuf(kvm) ?
+		   &kvm_dmabuf_importer : &kvm_dmabuf_importer_uncached;
+	binding->attach = dma_buf_phys_attach(binding->dmabuf, importer, binding);
 	if (IS_ERR(binding->attach)) {
 		r = PTR_ERR(binding->attach);
 		goto err_put;
@@ -509,6 +521,8 @@ void kvm_dmabuf_unbind(struct kvm_memory_slot *slot)
 
 	slot->dmabuf = NULL;
 	dma_buf_phys_detach(binding->attach);
+	trace_kvm_dmabuf_unbind(binding->as_id, binding->slot_id,
+				binding->base_gfn, binding->npages, 0);
 	dma_buf_put(binding->dmabuf);
 
 	map = rcu_dereference_protected(binding->map, true);
@@ -595,6 +609,7 @@ int kvm_dmabuf_get_pfn(struct kvm *kvm, const struct kvm_memory_slot *slot,
 		return -EFAULT;
 
 	page->pfn = range->pfn + (index - range->start);
+	page->nr = range->npages - (index - range->start);
 	page->max_order = kvm_dmabuf_max_order(range, slot->base_gfn, index);
 	page->mmio = range->attrs & DMA_BUF_PHYS_MMIO;
 	page->cached = range->attrs & DMA_BUF_PHYS_CACHED;

@@ -366,18 +366,23 @@ static bool iommu_leaves(u64 iova, u64 size, struct vm_leaves *leaves)
 	return true;
 }
 
-/* The slice is aligned and so takes 2 MiB leaves, or none. */
-static void check_iommu_leaves(const char *what, u64 iova, u64 m2)
+/* Everything here is aligned, and so there are leaves of one size, or none. */
+static void __check_iommu_leaves(const char *what, u64 iova, u64 size, u64 m2, u64 g1)
 {
 	struct vm_leaves l;
 
-	if (!iommu_leaves(iova, SLICE_SIZE, &l)) {
+	if (!iommu_leaves(iova, size, &l)) {
 		figure("IOMMU leaves not shown: no CONFIG_INTEL_IOMMU_DEBUGFS");
 		return;
 	}
-	check(l.m2 == m2 && !l.k4 && !l.g1,
+	check(l.m2 == m2 && l.g1 == g1 && !l.k4,
 	      "IOMMU, %s: %lu leaves of 4 KiB, %lu of 2 MiB, %lu of 1 GiB", what,
 	      l.k4, l.m2, l.g1);
+}
+
+static void check_iommu_leaves(const char *what, u64 iova, u64 m2)
+{
+	__check_iommu_leaves(what, iova, SLICE_SIZE, m2, 0);
 }
 
 static int open_device(int which)
@@ -498,6 +503,13 @@ static void show_leaves(void)
 		vm_delete_region(vm, SLOT_BIG);
 	}
 	check_iommu_leaves("the slice", MEM_GPA, SLICE_SIZE / SZ_2M);
+	if (dev[DEV_BIG]) {
+		u64 size = dev[DEV_BIG]->bars[bar[DEV_BIG]].info.size;
+
+		iommu_map_file(iommu, fd[DEV_BIG], 0, size, BIG_GPA);
+		__check_iommu_leaves("the large BAR", BIG_GPA, size, 0, size / SZ_1G);
+		iommu_unmap_iova(iommu, BIG_GPA, size);
+	}
 }
 
 static void guest_works(void)

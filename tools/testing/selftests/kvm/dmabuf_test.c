@@ -30,7 +30,9 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#ifdef __x86_64__
 #include <linux/kvm_para.h>
+#endif
 #include <linux/sizes.h>
 #include <linux/udmabuf.h>
 
@@ -149,10 +151,11 @@ static void assert_revoked_exit(struct kvm_vcpu *vcpu, u64 gpa)
 }
 
 /*
- * An access that ends in the revoked exit, every time it is tried.  The guest
- * stays at the access.
+ * An access that ends in the revoked exit, every time it is tried, because of
+ * @fault_gpa.  The guest stays at the access.
  */
-static void guest_revoked(struct kvm_vcpu *vcpu, enum guest_op op, u64 gpa, u64 val)
+static void guest_revoked_at(struct kvm_vcpu *vcpu, enum guest_op op, u64 gpa,
+			     u64 val, u64 fault_gpa)
 {
 	enum guest_exit exit = guest_cmd(vcpu, op, gpa, val, 0);
 	int i;
@@ -161,11 +164,16 @@ static void guest_revoked(struct kvm_vcpu *vcpu, enum guest_op op, u64 gpa, u64 
 		TEST_ASSERT(exit == GUEST_FAULT,
 			    "access to revoked 0x%lx, try %d: exit was %s", gpa, i,
 			    exit_reason_str(vcpu->run->exit_reason));
-		assert_revoked_exit(vcpu, gpa);
+		assert_revoked_exit(vcpu, fault_gpa);
 		if (i == 3)
 			break;
 		exit = guest_run(vcpu);
 	}
+}
+
+static void guest_revoked(struct kvm_vcpu *vcpu, enum guest_op op, u64 gpa, u64 val)
+{
+	guest_revoked_at(vcpu, op, gpa, val, gpa);
 }
 
 /* Let the access go on at which guest_revoked() left the guest. */
@@ -302,7 +310,7 @@ DMABUF_TEST(read_write)
 	u64 i, mmio_exits;
 
 	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
-	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+	mmio_exits = guest_mmio_exits(self->vcpu);
 
 	for (i = 0; i < 16; i++)
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + i * PAGE_SIZE), TAG(i));
@@ -321,7 +329,7 @@ DMABUF_TEST(read_write)
 		       GUEST_DONE_CMD);
 	TEST_ASSERT_EQ(guest_res(self->vcpu), nr);
 
-	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
 	free(buf);
 }
 
@@ -622,7 +630,7 @@ static void check_leaves(FIXTURE_DATA(dmabuf) *self, const char *what, int fd,
 
 	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, size, fd, offset);
 	before = vm_leaves(self->vm);
-	vcpu_pre_fault(self->vcpu, gpa, size);
+	vcpu_map_range(self->vcpu, gpa, size, PAGE_SIZE);
 	full = vm_leaves(self->vm);
 
 	TEST_ASSERT(full.k4 - before.k4 == k4 && full.m2 - before.m2 == m2 &&
@@ -654,10 +662,12 @@ DMABUF_TEST(leaf_sizes)
 	};
 	int fd;
 
-	if (!kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
-		SKIP(return, "no KVM_CAP_PRE_FAULT_MEMORY");
+	if (!vm_has_leaves(self->vm))
+		SKIP(return, "nothing tells the size of leaves");
 	if (pci_bar_phys(bdfs[0], self->bar) & (SZ_2M - 1))
 		SKIP(return, "the BAR is not aligned to 2 MiB");
+
+	virt_map(self->vm, GPA_A, GPA_A, SZ_8M / PAGE_SIZE);
 
 	check_leaves(self, "congruent", self->fd, 0, 0, SZ_8M, 0, 4);
 	check_leaves(self, "gpa off by a page", self->fd, 1, 0, SZ_4M, 1024, 0);
@@ -686,6 +696,9 @@ DMABUF_TEST(leaf_size_1g)
 	int i, bar = -1, fd;
 	u64 gpa;
 
+	if (!vm_has_leaves(self->vm))
+		SKIP(return, "nothing tells the size of leaves");
+
 	for (i = 1; i < nr_bdfs && bar < 0; i++) {
 		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
 		bar = largest_bar(dev);
@@ -704,8 +717,10 @@ DMABUF_TEST(leaf_size_1g)
 	gpa = 64ull * SZ_1G;
 
 	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, 2ull * SZ_1G, fd, 0);
+	virt_map(self->vm, gpa, gpa, 1);
+	virt_map(self->vm, gpa + SZ_1G, gpa + SZ_1G, 1);
 	before = vm_leaves(self->vm);
-	vcpu_pre_fault(self->vcpu, gpa, 2ull * SZ_1G);
+	vcpu_map_range(self->vcpu, gpa, 2ull * SZ_1G, SZ_1G);
 	after = vm_leaves(self->vm);
 	TEST_ASSERT_EQ(after.g1 - before.g1, 2);
 	TEST_ASSERT_EQ(after.m2 - before.m2, 0);
@@ -810,10 +825,10 @@ DMABUF_TEST(readonly)
 		TEST_ASSERT_EQ(val, PATTERN + i);
 		guest_resume(self->vcpu);
 
-		mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+		mmio_exits = guest_mmio_exits(self->vcpu);
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(SZ_2M / PAGE_SIZE));
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 8), 0);
-		TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+		TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
 	}
 
 	decode(self, false);
@@ -829,7 +844,7 @@ DMABUF_TEST(revoke_restore)
 	int i;
 
 	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
-	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+	mmio_exits = guest_mmio_exits(self->vcpu);
 
 	for (i = 0; i < 8; i++) {
 		u64 mapped = GPA_A + 0x10, fresh = GPA_A + SZ_2M + i * PAGE_SIZE;
@@ -858,7 +873,7 @@ DMABUF_TEST(revoke_restore)
 		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG((SZ_2M / PAGE_SIZE) + i));
 	}
 
-	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
 }
 
 /* A slot can be made, and deleted, while the memory is away. */
@@ -915,16 +930,98 @@ DMABUF_TEST(pre_fault)
 	vcpu_pre_fault(self->vcpu, GPA_A, SZ_4M);
 	vcpu_pre_fault(self->vcpu, GPA_A, SZ_4M);
 	leaves = vm_leaves(self->vm);
-	mmio_exits = vcpu_get_stat(self->vcpu, mmio_exits);
+	mmio_exits = guest_mmio_exits(self->vcpu);
 
 	/* Nothing is left for the guest's accesses to map. */
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 37 * PAGE_SIZE), TAG(37));
 	guest_write(self->vcpu, GPA_A + SZ_4M - 8, PATTERN);
 	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
 	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
-	TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, mmio_exits), mmio_exits);
+	TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
 	TEST_ASSERT_EQ(bar_read64(self, SZ_4M - 8), PATTERN);
 }
+
+/* Lines of debugfs dma_buf/bufinfo that begin like that, or -1. */
+static int bufinfo_lines(const char *prefix)
+{
+	FILE *f = fopen("/sys/kernel/debug/dma_buf/bufinfo", "r");
+	char line[256];
+	int nr = 0;
+
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f))
+		nr += !strncmp(line, prefix, strlen(prefix));
+	fclose(f);
+
+	return nr;
+}
+
+/* What an administrator sees: who imported, and how often it was taken away. */
+DMABUF_TEST(bookkeeping)
+{
+	const char *all = "\tkvm dynamic ", *mapped = "\tkvm dynamic mapped ";
+	u64 count = vm_get_stat(self->vm, dmabuf_revocations);
+	bool debugfs = bufinfo_lines(all) >= 0;
+	int i;
+
+	TEST_ASSERT_EQ(count, 0);
+	if (!debugfs)
+		ksft_print_msg("no debugfs, bufinfo not tested\n");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	add_slot(self->vm, SLOT_B, 0, GPA_B, SZ_2M, self->fd, 0);
+	for (i = 1; i < 4; i++) {
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+		TEST_ASSERT(!debugfs || bufinfo_lines(mapped) == 2, "bufinfo has %d mappings",
+			    bufinfo_lines(mapped));
+		decode(self, false);
+		decode(self, false);
+		TEST_ASSERT_EQ(vm_get_stat(self->vm, dmabuf_revocations), 2 * i);
+		TEST_ASSERT(!debugfs || (!bufinfo_lines(mapped) && bufinfo_lines(all) == 2),
+			    "revoked: bufinfo has %d mappings, %d importers",
+			    bufinfo_lines(mapped), bufinfo_lines(all));
+		decode(self, true);
+	}
+	vm_delete_region(self->vm, SLOT_A);
+	TEST_ASSERT(!debugfs || bufinfo_lines(all) == 1, "bufinfo has %d importers",
+		    bufinfo_lines(all));
+}
+
+#ifdef __x86_64__
+static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
+{
+	_vcpu_set_msr(self->vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPA_A | 1);
+	_vcpu_set_msr(self->vcpu, MSR_KVM_WALL_CLOCK_NEW, GPA_A + 0x100);
+	_vcpu_set_msr(self->vcpu, MSR_KVM_STEAL_TIME, (GPA_A + 0x40) | 1);
+}
+#else
+/* Steal time is refused an area in a BAR, and may find itself in one later. */
+static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
+{
+	void *ram = kvm_mmap(SZ_2M, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	u64 ipa = GPA_A;
+	struct kvm_device_attr attr = {
+		.group = KVM_ARM_VCPU_PVTIME_CTRL,
+		.attr = KVM_ARM_VCPU_PVTIME_IPA,
+		.addr = (u64)&ipa,
+	};
+
+	if (__vcpu_ioctl(self->vcpu, KVM_HAS_DEVICE_ATTR, &attr)) {
+		ksft_print_msg("no steal time\n");
+		return;
+	}
+	TEST_ASSERT_EQ(__vcpu_ioctl(self->vcpu, KVM_SET_DEVICE_ATTR, &attr), -1);
+	TEST_ASSERT_EQ(errno, EINVAL);
+
+	vm_set_user_memory_region2(self->vm, SLOT_B, 0, GPA_B, SZ_2M, ram, 0, 0);
+	ipa = GPA_B;
+	vcpu_ioctl(self->vcpu, KVM_SET_DEVICE_ATTR, &attr);
+	vm_delete_region(self->vm, SLOT_B);
+	vm_set_dmabuf_region(self->vm, SLOT_B, 0, GPA_B, SZ_2M, self->fd, 0);
+}
+#endif
 
 /*
  * KVM has no host address for these slots, in particular not 0: put something
@@ -950,10 +1047,12 @@ DMABUF_TEST(no_host_address)
 	memset(low, 1, SZ_64K);
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 16 * PAGE_SIZE), TAG(16));
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 16 * PAGE_SIZE), TAG(16));
-	leaves = vm_leaves(self->vm);
-	munmap(low, SZ_64K);
-	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
-	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
+	if (vm_has_leaves(self->vm)) {
+		leaves = vm_leaves(self->vm);
+		munmap(low, SZ_64K);
+		TEST_ASSERT_EQ(vm_leaves(self->vm).k4, leaves.k4);
+		TEST_ASSERT_EQ(vm_leaves(self->vm).m2, leaves.m2);
+	}
 
 	/* Users of a host address: clock and steal time write when the vCPU runs. */
 	zero = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
@@ -963,9 +1062,7 @@ DMABUF_TEST(no_host_address)
 	asm volatile("" : "+r"(zero));
 	memset(zero, 0x5a, PAGE_SIZE);
 
-	_vcpu_set_msr(self->vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPA_A | 1);
-	_vcpu_set_msr(self->vcpu, MSR_KVM_WALL_CLOCK_NEW, GPA_A + 0x100);
-	_vcpu_set_msr(self->vcpu, MSR_KVM_STEAL_TIME, (GPA_A + 0x40) | 1);
+	set_paravirt_areas(self);
 	for (i = 0; i < 4; i++)
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
 	for (i = 0; i < PAGE_SIZE; i++)
@@ -975,6 +1072,8 @@ DMABUF_TEST(no_host_address)
 	free(log);
 }
 
+/* arm64 has no emulator of instructions. */
+#ifdef __x86_64__
 /* An access by KVM's emulator goes to the VMM. */
 DMABUF_TEST(emulated_access)
 {
@@ -988,6 +1087,7 @@ DMABUF_TEST(emulated_access)
 	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
 }
+#endif
 
 /*
  * vCPUs that hammer the BAR, and proof that none of them got through after a
@@ -1508,6 +1608,8 @@ DMABUF_TEST(reset_and_power)
 	u64 val;
 	int fd, i;
 
+	if (!vm_has_leaves(self->vm))
+		SKIP(return, "nothing tells the size of leaves");
 	dev = open_resettable(self);
 	if (!dev)
 		SKIP(return, "no second device that can be reset");
@@ -1556,11 +1658,250 @@ DMABUF_TEST(reset_and_power)
 	vfio_pci_device_cleanup(dev);
 }
 
+#ifdef __aarch64__
+/*
+ * What stage-2 says about the memory.  vfio-pci allows write-combining, so the
+ * guest's BAR is Normal-NC: an access need not be aligned, atomics work, the
+ * guest's own attributes can still make it Device, and executing from it is an
+ * external abort whoever asked for it.
+ */
+static struct {
+	u64 esr;
+	u64 far;
+} guest_abort;
+
+static void guest_abort_handler(struct ex_regs *regs)
+{
+	guest_abort.esr = read_sysreg(esr_el1);
+	guest_abort.far = read_sysreg(far_el1);
+	/* An instruction that could not be fetched was called. */
+	if (ESR_ELx_EC(guest_abort.esr) == ESR_ELx_EC_IABT_CUR)
+		regs->pc = regs->regs[30];
+	else
+		regs->pc += 4;
+}
+
+static void handle_aborts(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	vm_init_descriptor_tables(vm);
+	vcpu_init_descriptor_tables(vcpu);
+	vm_install_sync_handler(vm, VECTOR_SYNC_CURRENT, ESR_ELx_EC_DABT_CUR,
+				guest_abort_handler);
+	vm_install_sync_handler(vm, VECTOR_SYNC_CURRENT, ESR_ELx_EC_IABT_CUR,
+				guest_abort_handler);
+}
+
+/* The command completed, with this abort taken by the guest, 0 for none. */
+static void expect_abort(struct kvm_vm *vm, enum guest_exit exit, u64 ec, u64 fsc,
+			 u64 far)
+{
+	TEST_ASSERT_EQ(exit, GUEST_DONE_CMD);
+	sync_global_from_guest(vm, guest_abort);
+	TEST_ASSERT(ec ? ESR_ELx_EC(guest_abort.esr) == ec : !guest_abort.esr,
+		    "wanted class 0x%lx, ESR is 0x%lx", ec, guest_abort.esr);
+	if (ec) {
+		TEST_ASSERT_EQ(guest_abort.esr & ESR_ELx_FSC, fsc);
+		TEST_ASSERT_EQ(guest_abort.far, far);
+	}
+	memset(&guest_abort, 0, sizeof(guest_abort));
+	sync_global_to_guest(vm, guest_abort);
+}
+
+DMABUF_TEST(memory_type)
+{
+	u64 gpa = GPA_A + PAGE_SIZE;
+
+	handle_aborts(self->vm, self->vcpu);
+	bar_write64(self, PAGE_SIZE + 8, PATTERN);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+
+	expect_abort(self->vm, guest_cmd(self->vcpu, GUEST_READ_UNALIGNED, gpa + 4, 0, 0),
+		     0, 0, 0);
+	TEST_ASSERT_EQ(guest_res(self->vcpu), (TAG(1) >> 32) | (PATTERN << 32));
+
+	expect_abort(self->vm, guest_cmd(self->vcpu, GUEST_ATOMIC, gpa, PATTERN, 0), 0, 0, 0);
+	TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1));
+	TEST_ASSERT_EQ(bar_read64(self, PAGE_SIZE), PATTERN);
+}
+
+DMABUF_TEST(execute)
+{
+	int i;
+
+	handle_aborts(self->vm, self->vcpu);
+	/* A "ret", should it be executed. */
+	bar_write64(self, 2 * PAGE_SIZE, 0xd65f03c0);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+
+	/* Not mapped, then mapped; no exit in either case. */
+	for (i = 0; i < 2; i++) {
+		expect_abort(self->vm, guest_cmd(self->vcpu, GUEST_EXEC,
+						 GPA_A + 2 * PAGE_SIZE, 0, 0),
+			     ESR_ELx_EC_IABT_CUR, ESR_ELx_FSC_EXTABT,
+			     GPA_A + 2 * PAGE_SIZE);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 2 * PAGE_SIZE), 0xd65f03c0);
+	}
+
+	decode(self, false);
+	guest_revoked(self->vcpu, GUEST_EXEC, GPA_A + 2 * PAGE_SIZE, 0);
+	decode(self, true);
+	expect_abort(self->vm, guest_run(self->vcpu), ESR_ELx_EC_IABT_CUR,
+		     ESR_ELx_FSC_EXTABT, GPA_A + 2 * PAGE_SIZE);
+}
+
+/* Cache maintenance needs no permission and nobody's help. */
+DMABUF_TEST(cache_maintenance)
+{
+	enum guest_exit exit;
+	u32 flags;
+
+	for (flags = 0; flags <= KVM_MEM_READONLY; flags += KVM_MEM_READONLY) {
+		add_slot(self->vm, SLOT_A, flags, GPA_A, SZ_2M, self->fd, 0);
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_CLEAN, GPA_A, 0, 0),
+			       GUEST_DONE_CMD);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_CLEAN, GPA_A, 0, 0),
+			       GUEST_DONE_CMD);
+
+		/* An emulated CPU has no caches, and does not look the address up. */
+		decode(self, false);
+		exit = guest_cmd(self->vcpu, GUEST_CLEAN, GPA_A, 0, 0);
+		if (exit == GUEST_FAULT)
+			assert_revoked_exit(self->vcpu, GPA_A);
+		else
+			TEST_ASSERT_EQ(exit, GUEST_DONE_CMD);
+		decode(self, true);
+		if (exit == GUEST_FAULT)
+			guest_resume(self->vcpu);
+		vm_delete_region(self->vm, SLOT_A);
+	}
+}
+
+/*
+ * Guest page tables in the BAR: the table walker's accesses are accesses of the
+ * slot, and revoked with it.  The exit's gpa is that of the descriptor.
+ */
+DMABUF_TEST(page_tables)
+{
+	const u64 table = 64 * PAGE_SIZE;
+	u64 *pmd, gva, idx, old;
+	gva_t page;
+	u32 flags;
+
+	if (getpagesize() != SZ_4K)
+		SKIP(return, "the test knows the tables of 4 KiB pages");
+
+	page = vm_alloc(self->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR);
+	*(u64 *)addr_gva2hva(self->vm, page) = PATTERN;
+
+	for (flags = 0; flags <= KVM_MEM_READONLY; flags += KVM_MEM_READONLY) {
+		/* The page once more, by an address that no TLB has seen yet. */
+		gva = (3ull + flags) * SZ_1G;
+		virt_map(self->vm, gva, addr_arch_gva2gpa(self->vm, page), 1);
+
+		/* Move the last table of the walk into the BAR. */
+		idx = (gva / PAGE_SIZE) % (PAGE_SIZE / 8);
+		bar_write64(self, table + idx * 8,
+			    *virt_get_pte_hva_at_level(self->vm, gva, 3));
+		pmd = virt_get_pte_hva_at_level(self->vm, gva, 2);
+		old = *pmd;
+		*pmd = (old & ~GENMASK_ULL(47, 12)) | (GPA_A + table);
+		vm_set_dmabuf_region(self->vm, SLOT_A, flags, GPA_A, SZ_2M, self->fd, 0);
+
+		TEST_ASSERT_EQ(guest_read(self->vcpu, gva), PATTERN);
+		decode(self, false);
+		guest_revoked_at(self->vcpu, GUEST_READ, gva, 0, GPA_A + table);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), PATTERN);
+
+		*pmd = old;
+		vm_delete_region(self->vm, SLOT_A);
+	}
+}
+
+/* Entries of stage-2 tables: of what is below, and of memory. */
+#define S2_TABLE(pa)	((pa) | 3)
+#define S2_BLOCK(pa)	((pa) | 0x7fd)	/* Normal, shareable, RW, accessed */
+#define S2_PAGE(pa)	((pa) | 0x7ff)
+/* 39 bits of IPA from level 1, 40 bits of PA, 4 KiB */
+#define S2_VTCR		((1ul << 31) | (2ul << 16) | (3ul << 12) | (5ul << 8) | \
+			 (1ul << 6) | 25)
+
+/*
+ * A nested guest on the BAR, whose accesses KVM maps by a stage-2 of its own.
+ * Revocation takes that away, too, and the exit has the address of the slot.
+ */
+DMABUF_TEST(nested)
+{
+	const u64 l2_ipa = 32ull * SZ_1G;
+	const u32 code[] = { 0xf9400020, 0xd4000002 };	/* ldr x0, [x1]; hvc #0 */
+	struct kvm_vm *vm = self->vm;
+	u64 *level1, *level2, *level3, ipa;
+	gva_t gva;
+	int i, j;
+
+	if (!vcpu_has_el2(self->vcpu))
+		SKIP(return, "no nested virtualisation (kvm-arm.mode=nested)");
+	if (getpagesize() != SZ_4K)
+		SKIP(return, "the test knows the tables of 4 KiB pages");
+
+	vm_init_descriptor_tables(vm);
+	vcpu_init_descriptor_tables(self->vcpu);
+	vm_install_sync_handler(vm, VECTOR_SYNC_LOWER_64, ESR_ELx_EC_HVC64, guest_l2_exit);
+	vm_install_sync_handler(vm, VECTOR_SYNC_LOWER_64, ESR_ELx_EC_DABT_LOW, guest_l2_exit);
+	add_slot(vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
+
+	/*
+	 * The first half of the slot is a block and the second one is pages, in
+	 * reverse order: a block of it would be wrong, whatever the BAR allows.
+	 */
+	gva = vm_alloc_pages(vm, 4);
+	level1 = addr_gva2hva(vm, gva);
+	level2 = addr_gva2hva(vm, gva + PAGE_SIZE);
+	level3 = addr_gva2hva(vm, gva + 2 * PAGE_SIZE);
+	memcpy(addr_gva2hva(vm, gva + 3 * PAGE_SIZE), code, sizeof(code));
+	for (i = 0; i < 4; i++)
+		level1[i] = S2_BLOCK(i * (u64)SZ_1G);
+	level1[l2_ipa / SZ_1G] = S2_TABLE(addr_gva2gpa(vm, gva + PAGE_SIZE));
+	level2[0] = S2_BLOCK(GPA_A);
+	level2[1] = S2_TABLE(addr_gva2gpa(vm, gva + 2 * PAGE_SIZE));
+	for (i = 0; i < 512; i++)
+		level3[i] = S2_PAGE(GPA_A + SZ_4M - (i + 1) * SZ_4K);
+
+	guest_l2.vttbr = addr_gva2gpa(vm, gva);
+	guest_l2.vtcr = S2_VTCR;
+	guest_l2.code = addr_gva2gpa(vm, gva + 3 * PAGE_SIZE);
+	sync_global_to_guest(vm, guest_l2);
+
+	for (i = 0; i < 3; i++) {
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_L2,
+					 l2_ipa + PAGE_SIZE, 0, 0), GUEST_DONE_CMD);
+		sync_global_from_guest(vm, guest_l2);
+		TEST_ASSERT(ESR_ELx_EC(guest_l2.esr) == ESR_ELx_EC_HVC64,
+			    "exit of L2: ESR is 0x%lx", guest_l2.esr);
+		TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1));
+
+		decode(self, false);
+		guest_revoked_at(self->vcpu, GUEST_READ_L2, l2_ipa + PAGE_SIZE, 0,
+				 GPA_A + PAGE_SIZE);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(1));
+
+		for (j = 0; j < 512; j += 170) {
+			ipa = l2_ipa + SZ_2M + j * SZ_4K;
+			TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_L2, ipa, 0, 0),
+				       GUEST_DONE_CMD);
+			TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1023 - j));
+		}
+	}
+}
+#endif /* __aarch64__ */
+
 int main(int argc, char *argv[])
 {
 	struct kvm_vm *vm;
 	char path[128];
-	int i, flags;
+	int i, flags, ret;
 
 	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
 	for (i = 0; i < nr_bdfs; i++) {
@@ -1571,6 +1912,12 @@ int main(int argc, char *argv[])
 
 	vm = vm_create_barebones();
 	flags = vm_check_cap(vm, KVM_CAP_DMABUF_MEM);
+	/* Refused whatever the fd; EINVAL is that of a kernel without the flag. */
+	if (!(flags & KVM_MEM_DMABUF)) {
+		ret = __vm_set_dmabuf_region(vm, SLOT_A, 0, SZ_1G, PAGE_SIZE, -1, 0);
+		TEST_ASSERT(ret == -EOPNOTSUPP || ret == -EINVAL, "slot without the capability: %s",
+			    ret ? strerror(-ret) : "success");
+	}
 	__TEST_REQUIRE(flags & KVM_MEM_DMABUF, "no KVM_CAP_DMABUF_MEM");
 	kvm_vm_free(vm);
 

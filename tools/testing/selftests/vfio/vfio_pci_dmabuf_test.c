@@ -19,6 +19,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -29,6 +31,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <linux/dma-heap.h>
 #include <linux/iommufd.h>
 #include <linux/pci_regs.h>
 #include <linux/sizes.h>
@@ -199,6 +202,45 @@ TEST_F(vfio_pci_dmabuf_test, export_multi_range)
 	ASSERT_EQ(-EINVAL, __iommu_map_file(self->iommu, fd, page, 4 * page,
 					    self->iova, MAP_RW));
 	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, export_sub_page)
+{
+	struct vfio_region_dma_range range = { .length = self->page };
+	struct vfio_region_info *info;
+	int i, fd, nr = 0;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		info = &self->device->bars[i].info;
+		if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP) ||
+		    info->size >= self->page)
+			continue;
+		nr++;
+
+		/* A page, no less and no more. */
+		range = (struct vfio_region_dma_range){ .length = info->size };
+		EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_export(self->device, i,
+							    &range, 1, O_RDWR));
+		range.length = 2 * self->page;
+		EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_export(self->device, i,
+							    &range, 1, O_RDWR));
+		range.length = self->page;
+		range.offset = self->page;
+		EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_export(self->device, i,
+							    &range, 1, O_RDWR));
+		range.offset = 0;
+		fd = vfio_pci_dmabuf_export(self->device, i, &range, 1, O_RDWR);
+		EXPECT_EQ(self->page, lseek(fd, 0, SEEK_END));
+		EXPECT_LIVE(self, fd);
+		vfio_pci_set_memory_decode(self->device, false);
+		EXPECT_REVOKED(self, fd);
+		vfio_pci_set_memory_decode(self->device, true);
+		EXPECT_LIVE(self, fd);
+		ASSERT_EQ(0, close(fd));
+	}
+
+	if (!nr)
+		SKIP(return, "%s has no BAR smaller than a page", exporter_bdf);
 }
 
 FIXTURE(vfio_pci_dmabuf_errno_test) {
@@ -569,6 +611,94 @@ TEST_F(vfio_pci_dmabuf_test, reset)
 	ASSERT_EQ(0, close(fd));
 }
 
+/* Write to an attribute of a PCI device in sysfs; 0 or -errno. */
+static int sysfs_write(const char *bdf, const char *attr, const char *val)
+{
+	char path[PATH_MAX];
+	int fd, ret = 0;
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
+			attr);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, val, strlen(val)) < 0)
+		ret = -errno;
+	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return ret;
+}
+
+/*
+ * How many mappings iommufd holds of dma-bufs, of this process or not.  -1 if
+ * the kernel does not tell.
+ */
+static int iommufd_mappings(void)
+{
+	char line[256];
+	int nr = 0;
+	FILE *f;
+
+	f = fopen("/sys/kernel/debug/dma_buf/bufinfo", "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f))
+		nr += strstr(line, "\tiommufd ") && strstr(line, " mapped");
+	fclose(f);
+
+	return nr;
+}
+
+TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
+{
+	int fd, ret;
+
+	if (iommufd_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	ASSERT_EQ(1, iommufd_mappings());
+
+	ret = sysfs_write(exporter_bdf, "reset", "1");
+	if (ret == -ENOENT || ret == -ENOTTY) {
+		close(fd);
+		SKIP(return, "%s cannot be reset", exporter_bdf);
+	}
+	ASSERT_EQ(0, ret);
+	EXPECT_EQ(0, iommufd_mappings());
+	EXPECT_LIVE(self, fd);
+	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
+
+	/* The other causes stay. */
+	vfio_pci_set_memory_decode(self->device, false);
+	ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+	EXPECT_REVOKED(self, fd);
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, sysfs_reset_in_d3hot)
+{
+	int fd;
+
+	if (!(self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
+		SKIP(return, "%s cannot be reset", exporter_bdf);
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	if (__vfio_pci_set_power_state(self->device, 3)) {
+		close(fd);
+		SKIP(return, "%s has no PM capability", exporter_bdf);
+	}
+	EXPECT_REVOKED(self, fd);
+
+	/* As with VFIO's own: the reset leaves the device in D0. */
+	ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
 TEST_F(vfio_pci_dmabuf_test, reset_with_decode_off)
 {
 	int fd;
@@ -713,6 +843,262 @@ TEST_F(vfio_pci_dmabuf_test, low_power_wakeup)
 	ASSERT_EQ(0, close(pfd.fd));
 }
 
+TEST_F(vfio_pci_dmabuf_test, user_revoke)
+{
+	int fd, other;
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	other = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+
+	/* Nothing to restore. */
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	EXPECT_LIVE(self, fd);
+
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+	EXPECT_REVOKED(self, fd);
+	EXPECT_LIVE(self, other);
+
+	/* It does not count. */
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(0, close(other));
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_survives)
+{
+	int fd;
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+
+	vfio_pci_set_memory_decode(self->device, false);
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_REVOKED(self, fd);
+	if (self->device->info.flags & VFIO_DEVICE_FLAGS_RESET) {
+		vfio_pci_device_reset(self->device);
+		EXPECT_REVOKED(self, fd);
+		ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+		EXPECT_REVOKED(self, fd);
+	}
+	if (!__vfio_pci_set_power_state(self->device, 3)) {
+		ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
+		EXPECT_REVOKED(self, fd);
+	}
+
+	/* And the other way round: restoring ends no cause but its own. */
+	vfio_pci_set_memory_decode(self->device, false);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	EXPECT_REVOKED(self, fd);
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_mapped)
+{
+	u64 page = self->page;
+	int fd;
+
+	if (iommufd_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, page, self->iova);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, page, page,
+				      self->iova + page,
+				      MAP_RW | IOMMU_IOAS_MAP_RESTORE));
+	ASSERT_EQ(2, iommufd_mappings());
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+	EXPECT_EQ(0, iommufd_mappings());
+
+	/* The one that asked for it comes back. */
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	EXPECT_EQ(1, iommufd_mappings());
+	iommu_unmap_iova(self->iommu, self->iova, 2 * page);
+	EXPECT_EQ(0, iommufd_mappings());
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_errno)
+{
+	u32 argsz = sizeof(struct vfio_device_feature);
+	const u32 ids[] = {
+		VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE,
+		VFIO_DEVICE_FEATURE_DMA_BUF_RESTORE,
+	};
+	struct vfio_device_feature_dma_buf_user args = {};
+	u32 i;
+
+	args.dmabuf_fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	for (i = 0; i < ARRAY_SIZE(ids); i++) {
+		u32 set = ids[i] | VFIO_DEVICE_FEATURE_SET;
+
+		ASSERT_EQ(0, feature_ioctl(self->device,
+					   set | VFIO_DEVICE_FEATURE_PROBE,
+					   argsz, NULL, 0));
+		ASSERT_EQ(-EINVAL, feature_ioctl(self->device, ids[i] |
+						 VFIO_DEVICE_FEATURE_GET,
+						 argsz + sizeof(args), &args,
+						 sizeof(args)));
+		ASSERT_EQ(-EINVAL, feature_ioctl(self->device, set,
+						 argsz + sizeof(args) - 1,
+						 &args, sizeof(args)));
+		args.flags = 1;
+		ASSERT_EQ(-EINVAL, feature_ioctl(self->device, set,
+						 argsz + sizeof(args), &args,
+						 sizeof(args)));
+		args.flags = 1U << 31;
+		ASSERT_EQ(-EINVAL, feature_ioctl(self->device, set,
+						 argsz + sizeof(args), &args,
+						 sizeof(args)));
+		args.flags = 0;
+		ASSERT_EQ(0, feature_ioctl(self->device, set,
+					   argsz + sizeof(args), &args,
+					   sizeof(args)));
+	}
+
+	/* Neither an open file, nor a dma-buf. */
+	ASSERT_EQ(-EBADF, __vfio_pci_dmabuf_revoke(self->device, -1));
+	ASSERT_EQ(-EBADF, __vfio_pci_dmabuf_restore(self->device, -1));
+	ASSERT_EQ(-EINVAL, __vfio_pci_dmabuf_revoke(self->device,
+						    self->device->fd));
+	ASSERT_EQ(-EINVAL, __vfio_pci_dmabuf_restore(self->device,
+						     self->device->fd));
+	ASSERT_EQ(0, close(args.dmabuf_fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_fault)
+{
+	size_t size = sizeof(struct vfio_device_feature) +
+		      sizeof(struct vfio_device_feature_dma_buf_user);
+	struct vfio_device_feature *feature;
+	void *mem;
+
+	mem = mmap(NULL, 2 * self->page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, mem);
+	ASSERT_EQ(0, mprotect(mem + self->page, self->page, PROT_NONE));
+
+	/* All of the structure but its last byte. */
+	feature = mem + self->page - size + 1;
+	feature->argsz = size;
+	feature->flags = VFIO_DEVICE_FEATURE_SET |
+			 VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE;
+	ASSERT_EQ(-1, ioctl(self->device->fd, VFIO_DEVICE_FEATURE, feature));
+	ASSERT_EQ(EFAULT, errno);
+
+	ASSERT_EQ(0, munmap(mem, 2 * self->page));
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_foreign)
+{
+	struct dma_heap_allocation_data heap = { .len = self->page };
+	struct vfio_pci_device *second;
+	int fd;
+
+	fd = open("/dev/dma_heap/system", O_RDWR);
+	if (fd >= 0) {
+		heap.fd_flags = O_RDWR;
+		ASSERT_EQ(0, ioctl(fd, DMA_HEAP_IOCTL_ALLOC, &heap));
+		EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_revoke(self->device,
+							    heap.fd));
+		EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_restore(self->device,
+							     heap.fd));
+		ASSERT_EQ(0, close(heap.fd));
+		ASSERT_EQ(0, close(fd));
+	}
+
+	if (!initiator_bdf)
+		SKIP(return, "No second device given");
+
+	second = vfio_pci_device_init_nomap(initiator_bdf, self->iommu);
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_revoke(second, fd));
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+	EXPECT_EQ(-EINVAL, __vfio_pci_dmabuf_restore(second, fd));
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, close(fd));
+	vfio_pci_device_cleanup(second);
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_closed)
+{
+	int fd;
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	vfio_pci_device_cleanup(self->device);
+	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	EXPECT_EQ(-ENODEV, __vfio_pci_dmabuf_revoke(self->device, fd));
+	EXPECT_EQ(-ENODEV, __vfio_pci_dmabuf_restore(self->device, fd));
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+struct busy_revoker {
+	struct vfio_pci_device *device;
+	int fd;
+	int ret;
+	bool stop;
+};
+
+static void *busy_revoke(void *arg)
+{
+	struct busy_revoker *r = arg;
+
+	while (!r->ret && !__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
+		r->ret = __vfio_pci_dmabuf_revoke(r->device, r->fd);
+		if (!r->ret)
+			r->ret = __vfio_pci_dmabuf_restore(r->device, r->fd);
+	}
+
+	return NULL;
+}
+
+TEST_F(vfio_pci_dmabuf_test, user_revoke_busy)
+{
+	struct busy_revoker r = { .device = self->device };
+	pthread_t thread;
+	int i, ret;
+
+	r.fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, busy_revoke, &r));
+
+	/* Against an importer, and against each other cause there is. */
+	for (i = 0; i < 200; i++) {
+		ret = __iommu_map_file(self->iommu, r.fd, 0, 2 * self->page,
+				       self->iova, MAP_RW |
+				       (i & 1 ? IOMMU_IOAS_MAP_RESTORE : 0));
+		if (ret) {
+			EXPECT_EQ(0, i & 1);
+			EXPECT_EQ(-ENODEV, ret);
+		}
+		if (!(i % 3)) {
+			vfio_pci_set_memory_decode(self->device, false);
+			vfio_pci_set_memory_decode(self->device, true);
+		}
+		if (!(i % 7) &&
+		    !__vfio_pci_set_power_state(self->device, 3))
+			__vfio_pci_set_power_state(self->device, 0);
+		if (!(i % 50))
+			sysfs_write(exporter_bdf, "reset", "1");
+		if (i % 50 == 25 &&
+		    (self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
+			vfio_pci_device_reset(self->device);
+		if (!ret)
+			iommu_unmap_iova(self->iommu, self->iova,
+					 2 * self->page);
+	}
+
+	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, r.ret);
+	EXPECT_LIVE(self, r.fd);
+	ASSERT_EQ(0, close(r.fd));
+}
+
 TEST_F(vfio_pci_dmabuf_test, close_device)
 {
 	struct iommu *iommu;
@@ -749,6 +1135,63 @@ TEST_F(vfio_pci_dmabuf_test, close_device_while_revoked)
 	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
 	EXPECT_REVOKED(self, fd);
 	ASSERT_EQ(0, close(fd));
+}
+
+static void *unbind(void *arg)
+{
+	*(int *)arg = sysfs_write(exporter_bdf, "driver/unbind", exporter_bdf);
+
+	return NULL;
+}
+
+static int set_req_eventfd(struct vfio_pci_device *device, int fd)
+{
+	u8 buf[sizeof(struct vfio_irq_set) + sizeof(fd)] = {};
+	struct vfio_irq_set *irq = (void *)buf;
+
+	irq->argsz = sizeof(buf);
+	irq->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+	irq->index = VFIO_PCI_REQ_IRQ_INDEX;
+	irq->count = 1;
+	memcpy(irq->data, &fd, sizeof(fd));
+
+	return ioctl(device->fd, VFIO_DEVICE_SET_IRQS, irq) ? -errno : 0;
+}
+
+/*
+ * The driver goes, as in a hot-unplug: the device is asked for, and is let go of
+ * when it is closed, not when the last dma-buf is.
+ */
+TEST_F(vfio_pci_dmabuf_test, unbind)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	int fd, unbound = 1;
+	pthread_t thread;
+
+	pfd.fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_GE(pfd.fd, 0);
+	ASSERT_EQ(0, set_req_eventfd(self->device, pfd.fd));
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind, &unbound));
+	ASSERT_EQ(1, poll(&pfd, 1, 10000));
+	EXPECT_LIVE(self, fd);
+
+	vfio_pci_device_cleanup(self->device);
+	self->device = NULL;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, unbound);
+	EXPECT_REVOKED(self, fd);
+	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
+
+	ASSERT_EQ(0, sysfs_write(exporter_bdf,
+				 "subsystem/drivers/vfio-pci/bind",
+				 exporter_bdf));
+	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, close(fd));
+	ASSERT_EQ(0, close(pfd.fd));
 }
 
 /*
@@ -994,6 +1437,506 @@ TEST_F(vfio_pci_dmabuf_p2p_test, close_device)
 	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
 
 	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * Mappings of real IOMMUs, with DMA to tell what they do: ranges with a hole
+ * between them, IOMMU_IOAS_MAP_RESTORE.  The hole is where a device has its
+ * MSI-X table: a VMM leaves these pages out of the dma-buf and of the IOVAs.
+ */
+#define MAP_RW_RESTORE (MAP_RW | IOMMU_IOAS_MAP_RESTORE)
+
+TEST_F(vfio_pci_dmabuf_p2p_test, hole_in_iova)
+{
+	u64 page = self->page;
+	struct vfio_region_dma_range ranges[] = {
+		{ .offset = 0, .length = 2 * page },
+		{ .offset = 3 * page, .length = 3 * page },
+	};
+	int i, fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export(self->exporter, self->bar, ranges, 2,
+				    O_RDWR);
+
+	/* One mapping each, laid out as the BAR is. */
+	iommu_map_file(self->iommu, fd, 0, 2 * page, self->bar_iova);
+	iommu_map_file(self->iommu, fd, 2 * page, 3 * page,
+		       self->bar_iova + 3 * page);
+	for (i = 0; i < 8; i++)
+		dma_fill(self, self->bar_iova + i * page, page, 0x20 + i);
+	for (i = 0; i < 8; i++)
+		EXPECT_TRUE(bar_is(self->exporter, self->bar, i * page, page,
+				   i == 2 || i > 5 ? 0x11 : 0x20 + i));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, 6 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_ranges)
+{
+	u64 page = self->page;
+	struct vfio_region_dma_range ranges[] = {
+		{ .offset = 0, .length = 2 * page },
+		{ .offset = 4 * page, .length = 2 * page },
+	};
+	iova_t other = self->bar_iova + 16 * page;
+	int i, fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export(self->exporter, self->bar, ranges, 2,
+				    O_RDWR);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, 4 * page,
+				      self->bar_iova, MAP_RW_RESTORE));
+	/* The same memory, of somebody who did not ask for it back. */
+	iommu_map_file(self->iommu, fd, 0, 4 * page, other);
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x20));
+	ASSERT_EQ(0, dma_fill(self, other + 2 * page, page, 0x21));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+
+	vfio_pci_set_memory_decode(self->exporter, false);
+	dma_fill(self, self->bar_iova, page, 0x30);
+	dma_fill(self, other + 2 * page, page, 0x31);
+	vfio_pci_set_memory_decode(self->exporter, true);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+
+	/*
+	 * The device takes it again: DMA to the other faults, there is nobody
+	 * else to stop it.
+	 */
+	for (i = 0; i < 4; i++)
+		dma_fill(self, other + i * page, page, 0x40);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x11));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x11));
+
+	/* DMA to the restored one reaches each range, and nothing between. */
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(0, dma_fill(self, self->bar_iova + i * page, page,
+				      0x50 + i));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x50));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x51));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 2 * page, 2 * page, 0x11));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x52));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x53));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, 4 * page);
+	iommu_unmap_iova(self->iommu, other, 4 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_mapped_while_revoked)
+{
+	u64 page = self->page;
+	iova_t gone = self->bar_iova + 16 * page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, 2 * page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, gone,
+				      MAP_RW_RESTORE));
+	vfio_pci_set_memory_decode(self->exporter, false);
+	ASSERT_EQ(-ENODEV, __iommu_map_file(self->iommu, fd, 0, page,
+					    self->bar_iova, MAP_RW));
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, self->bar_iova,
+				      MAP_RW_RESTORE));
+	iommu_unmap_iova(self->iommu, gone, page);
+	vfio_pci_set_memory_decode(self->exporter, true);
+
+	dma_fill(self, gone, page, 0x22);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x11));
+	EXPECT_EQ(0, dma_fill(self, self->bar_iova, page, 0x33));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_not_after_close)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, self->bar_iova,
+				      MAP_RW_RESTORE));
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	/* Whoever opens the device next gets it without old mappings. */
+	vfio_pci_device_cleanup(self->exporter);
+	self->exporter = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	vfio_pci_set_memory_decode(self->exporter, false);
+	vfio_pci_set_memory_decode(self->exporter, true);
+	bar_fill(self->exporter, self->bar, 0, page, 0x33);
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * What QEMU 11 does for each BAR of an assigned device: one dma-buf of the
+ * ranges that it mmaps, then one IOMMU_IOAS_MAP_FILE for each piece that the
+ * guest's address space has of it.  QEMU puts trapped memory over the MSI-X
+ * table and the PBA, what is left of the BAR around them are these pieces.
+ */
+FIXTURE(vfio_pci_dmabuf_vmm_test) {
+	struct iommu *iommu;
+	struct iova_allocator *iova_allocator;
+	struct vfio_pci_device *device;
+	u64 page;
+};
+
+FIXTURE_SETUP(vfio_pci_dmabuf_vmm_test)
+{
+	self->page = getpagesize();
+	self->iommu = iommu_init(MODE_IOMMUFD);
+	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	self->iova_allocator = iova_allocator_init(self->iommu);
+}
+
+FIXTURE_TEARDOWN(vfio_pci_dmabuf_vmm_test)
+{
+	iova_allocator_cleanup(self->iova_allocator);
+	vfio_pci_device_cleanup(self->device);
+	iommu_cleanup(self->iommu);
+}
+
+#define MAX_PIECES 3
+
+/* Take the pages of [start, start + size) out of the pieces. */
+static int cut_pieces(struct vfio_region_dma_range *pieces, int nr, u64 start,
+		      u64 size, u64 page)
+{
+	u64 end = (start + size + page - 1) & ~(page - 1);
+	struct vfio_region_dma_range old[MAX_PIECES];
+	int i, n = 0;
+
+	start &= ~(page - 1);
+	memcpy(old, pieces, nr * sizeof(*old));
+	for (i = 0; i < nr; i++) {
+		u64 piece_end = old[i].offset + old[i].length;
+
+		if (end <= old[i].offset || start >= piece_end) {
+			pieces[n++] = old[i];
+			continue;
+		}
+		if (start > old[i].offset)
+			pieces[n++] = (struct vfio_region_dma_range){
+				.offset = old[i].offset,
+				.length = start - old[i].offset,
+			};
+		if (end < piece_end)
+			pieces[n++] = (struct vfio_region_dma_range){
+				.offset = end,
+				.length = piece_end - end,
+			};
+	}
+
+	return n;
+}
+
+/* The pieces of a BAR without the pages of the MSI-X table and the PBA. */
+static int bar_pieces(struct vfio_pci_device *device, int bar, u64 page,
+		      struct vfio_region_dma_range *pieces)
+{
+	u64 vectors;
+	int nr = 1;
+	u8 pos;
+	u32 reg;
+
+	pieces[0] = (struct vfio_region_dma_range){
+		.length = device->bars[bar].info.size,
+	};
+	pos = vfio_pci_config_readb(device, PCI_CAPABILITY_LIST) & ~3;
+	while (pos && vfio_pci_config_readb(device, pos) != PCI_CAP_ID_MSIX)
+		pos = vfio_pci_config_readb(device, pos + 1) & ~3;
+	if (!pos)
+		return nr;
+
+	vectors = (vfio_pci_config_readw(device, pos + PCI_MSIX_FLAGS) &
+		   PCI_MSIX_FLAGS_QSIZE) + 1;
+	reg = vfio_pci_config_readl(device, pos + PCI_MSIX_TABLE);
+	if ((reg & PCI_MSIX_TABLE_BIR) == bar)
+		nr = cut_pieces(pieces, nr, reg & PCI_MSIX_TABLE_OFFSET,
+				vectors * PCI_MSIX_ENTRY_SIZE, page);
+	reg = vfio_pci_config_readl(device, pos + PCI_MSIX_PBA);
+	if ((reg & PCI_MSIX_PBA_BIR) == bar)
+		nr = cut_pieces(pieces, nr, reg & PCI_MSIX_PBA_OFFSET,
+				(vectors + 63) / 64 * 8, page);
+
+	return nr;
+}
+
+/* -1 if there is no BAR after this one that is mmapped and fills pages. */
+static int next_mmap_bar(struct vfio_pci_device *device, int bar, u64 page)
+{
+	while (++bar < PCI_STD_NUM_BARS) {
+		struct vfio_region_info *info = &device->bars[bar].info;
+
+		if (info->flags & VFIO_REGION_INFO_FLAG_MMAP &&
+		    info->size >= page)
+			return bar;
+	}
+
+	return -1;
+}
+
+/*
+ * Linux says VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, so QEMU mmaps BARs as a whole.
+ * The offset in the dma-buf is the offset in the BAR.
+ */
+TEST_F(vfio_pci_dmabuf_vmm_test, qemu_whole_bars)
+{
+	struct vfio_region_dma_range pieces[MAX_PIECES];
+	int bar, i, nr, round, fd, bars = 0;
+	iova_t iova;
+	u64 size;
+
+	for (bar = next_mmap_bar(self->device, -1, self->page); bar >= 0;
+	     bar = next_mmap_bar(self->device, bar, self->page)) {
+		bars++;
+		size = self->device->bars[bar].info.size;
+		fd = vfio_pci_dmabuf_export_bar(self->device, bar);
+		nr = bar_pieces(self->device, bar, self->page, pieces);
+		iova = iova_allocator_alloc(self->iova_allocator, size);
+		printf("# BAR %d, %lu KiB, %d pieces\n", bar,
+		       (unsigned long)size >> 10, nr);
+
+		/*
+		 * The guest turns decoding on and off.  QEMU writes that to the
+		 * device first and then follows with its address space.
+		 */
+		for (round = 0; round < 2; round++) {
+			vfio_pci_set_memory_decode(self->device, true);
+			for (i = 0; i < nr; i++)
+				iommu_map_file(self->iommu, fd,
+					       pieces[i].offset,
+					       pieces[i].length,
+					       iova + pieces[i].offset);
+			vfio_pci_set_memory_decode(self->device, false);
+			for (i = 0; i < nr; i++)
+				iommu_unmap_iova(self->iommu,
+						 iova + pieces[i].offset,
+						 pieces[i].length);
+		}
+		vfio_pci_set_memory_decode(self->device, true);
+		ASSERT_EQ(0, close(fd));
+	}
+
+	if (!bars)
+		SKIP(return, "%s has no memory BAR of a page", exporter_bdf);
+}
+
+/*
+ * If it leaves the pages of the MSI-X table out of what it mmaps, as it does
+ * for a sparse region, the dma-buf has several ranges, back to back.  QEMU 11
+ * passes the offset in the BAR all the same, see fd_offset in its
+ * vfio_region_create_dma_buf(): that is somewhere else in the buffer, or not in
+ * it.  Where it is beyond the end it must not map anything; with the offset in
+ * the buffer all is well.
+ */
+TEST_F(vfio_pci_dmabuf_vmm_test, qemu_ranges_with_hole)
+{
+	struct vfio_region_dma_range pieces[MAX_PIECES];
+	u64 size, offset, total;
+	int bar, i, nr, fd, holes = 0;
+	iova_t iova;
+
+	for (bar = next_mmap_bar(self->device, -1, self->page); bar >= 0;
+	     bar = next_mmap_bar(self->device, bar, self->page)) {
+		size = self->device->bars[bar].info.size;
+		nr = bar_pieces(self->device, bar, self->page, pieces);
+		for (total = 0, i = 0; i < nr; i++)
+			total += pieces[i].length;
+		if (!nr || total == size)
+			continue;
+		holes++;
+		printf("# BAR %d, %lu KiB, %d ranges\n", bar,
+		       (unsigned long)size >> 10, nr);
+
+		fd = vfio_pci_dmabuf_export(self->device, bar, pieces, nr,
+					    O_RDWR);
+		iova = iova_allocator_alloc(self->iova_allocator, size);
+		for (offset = 0, i = 0; i < nr; i++) {
+			u64 start = pieces[i].offset, len = pieces[i].length;
+
+			if (start + len > total)
+				EXPECT_EQ(-EINVAL,
+					  __iommu_map_file(self->iommu, fd,
+							   start, len,
+							   iova + start,
+							   MAP_RW));
+			iommu_map_file(self->iommu, fd, offset, len,
+				       iova + start);
+			offset += len;
+		}
+		vfio_pci_set_memory_decode(self->device, false);
+		for (i = 0; i < nr; i++)
+			iommu_unmap_iova(self->iommu, iova + pieces[i].offset,
+					 pieces[i].length);
+		vfio_pci_set_memory_decode(self->device, true);
+		/* And all of it in one, as a VMM could. */
+		ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, total, iova,
+					      MAP_RW_RESTORE));
+		vfio_pci_set_memory_decode(self->device, false);
+		vfio_pci_set_memory_decode(self->device, true);
+		iommu_unmap_iova(self->iommu, iova, total);
+		ASSERT_EQ(0, close(fd));
+	}
+
+	if (!holes)
+		SKIP(return, "%s has no BAR with an MSI-X table that leaves room",
+		     exporter_bdf);
+}
+
+/* Without IOMMU_IOAS_MAP_FIXED_IOVA; 0 or -errno. */
+static int map_file_alloc(struct iommu *iommu, int fd, u64 offset, u64 length,
+			  u32 flags, iova_t *iova)
+{
+	struct iommu_ioas_map_file args = {
+		.size = sizeof(args),
+		.flags = flags,
+		.ioas_id = iommu->ioas_id,
+		.fd = fd,
+		.start = offset,
+		.length = length,
+	};
+
+	if (ioctl(iommu->iommufd, IOMMU_IOAS_MAP_FILE, &args))
+		return -errno;
+	*iova = args.iova;
+
+	return 0;
+}
+
+struct nr_entries {
+	u64 small;
+	u64 medium;
+	u64 large;
+};
+
+/*
+ * Count the entries of the device's page table in a range of IOVAs by size:
+ * 4 KiB, 2 MiB, 1 GiB.  Only Intel's driver shows its page tables; -1 if not.
+ */
+static int count_entries(const char *bdf, iova_t iova, u64 size,
+			 struct nr_entries *nr)
+{
+	char line[256], path[PATH_MAX];
+	FILE *file;
+
+	*nr = (struct nr_entries){};
+	snprintf_assert(path, sizeof(path),
+			"/sys/kernel/debug/iommu/intel/%s/domain_translation_struct",
+			bdf);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+
+	while (fgets(line, sizeof(line), file)) {
+		unsigned long pfn;
+		u64 *count;
+		char *pos;
+		int levels;
+
+		/* The page frame of the IOVA, then an entry of each level. */
+		if (sscanf(line, "0x%lx |", &pfn) != 1)
+			continue;
+		if ((u64)pfn << 12 < iova || (u64)pfn << 12 >= iova + size)
+			continue;
+		pos = strchr(line, '|');
+		for (levels = 0; (pos = strstr(pos, "0x")); pos += 2)
+			levels++;
+		count = levels == 5 ? &nr->small :
+			levels == 4 ? &nr->medium : &nr->large;
+		(*count)++;
+	}
+	fclose(file);
+
+	return 0;
+}
+
+static void print_entries(const char *what, u64 size, struct nr_entries *nr)
+{
+	printf("# %s, %lu KiB: %lu entries (%lu of 1 GiB, %lu of 2 MiB, %lu of 4 KiB)\n",
+	       what, (unsigned long)size >> 10,
+	       (unsigned long)(nr->large + nr->medium + nr->small),
+	       (unsigned long)nr->large, (unsigned long)nr->medium,
+	       (unsigned long)nr->small);
+}
+
+TEST_F(vfio_pci_dmabuf_vmm_test, page_sizes)
+{
+	u64 page = self->page, size, length;
+	struct nr_entries nr;
+	iova_t iova;
+	int bar, fd;
+
+	bar = largest_bar(self->device, 4UL * SZ_1G);
+	if (bar < 0)
+		SKIP(return, "%s has no BAR of 4 GiB", exporter_bdf);
+	if (count_entries(exporter_bdf, 0, 0, &nr))
+		SKIP(return, "Needs CONFIG_INTEL_IOMMU_DEBUGFS");
+
+	size = self->device->bars[bar].info.size;
+	fd = vfio_pci_dmabuf_export_bar(self->device, bar);
+
+	/* All of it in the largest pages, wherever it is. */
+	ASSERT_EQ(0, map_file_alloc(self->iommu, fd, 0, size, MAP_RW, &iova));
+	EXPECT_EQ(0, iova % SZ_1G);
+	ASSERT_EQ(0, count_entries(exporter_bdf, iova, size, &nr));
+	print_entries("Whole BAR", size, &nr);
+	EXPECT_EQ(size / SZ_1G, nr.large);
+	EXPECT_EQ(0, nr.medium + nr.small);
+
+	/* Revoked: none. */
+	vfio_pci_set_memory_decode(self->device, false);
+	ASSERT_EQ(0, count_entries(exporter_bdf, iova, size, &nr));
+	EXPECT_EQ(0, nr.large + nr.medium + nr.small);
+	iommu_unmap_iova(self->iommu, iova, size);
+
+	/* Mapped while revoked, and then restored. */
+	ASSERT_EQ(0, map_file_alloc(self->iommu, fd, 0, size, MAP_RW_RESTORE,
+				    &iova));
+	vfio_pci_set_memory_decode(self->device, true);
+	ASSERT_EQ(0, count_entries(exporter_bdf, iova, size, &nr));
+	print_entries("Mapped while revoked", size, &nr);
+	EXPECT_EQ(size / SZ_1G, nr.large);
+	EXPECT_EQ(0, nr.medium + nr.small);
+	iommu_unmap_iova(self->iommu, iova, size);
+
+	/* A page less at either end: small ones up to the next large one. */
+	length = size - 2 * page;
+	ASSERT_EQ(0, map_file_alloc(self->iommu, fd, page, length, MAP_RW,
+				    &iova));
+	EXPECT_EQ(page, iova % SZ_1G);
+	ASSERT_EQ(0, count_entries(exporter_bdf, iova, length, &nr));
+	print_entries("Without first and last page", length, &nr);
+	EXPECT_EQ(size / SZ_1G - 2, nr.large);
+	EXPECT_EQ(2 * (SZ_1G / SZ_2M - 1), nr.medium);
+	EXPECT_EQ(2 * (SZ_2M / SZ_4K - 1), nr.small);
+	iommu_unmap_iova(self->iommu, iova, length);
+
+	/* Congruent to no more than 2 MiB, by the user's own choice. */
+	ASSERT_EQ(0, map_file_alloc(self->iommu, fd, 0, size, MAP_RW, &iova));
+	iommu_unmap_iova(self->iommu, iova, size);
+	iova += SZ_2M;
+	if (!__iommu_map_file(self->iommu, fd, 0, size, iova, MAP_RW)) {
+		ASSERT_EQ(0, count_entries(exporter_bdf, iova, size, &nr));
+		print_entries("At an IOVA of 2 MiB alignment", size, &nr);
+		EXPECT_EQ(size / SZ_2M, nr.medium);
+		iommu_unmap_iova(self->iommu, iova, size);
+	}
 	ASSERT_EQ(0, close(fd));
 }
 

@@ -14,12 +14,22 @@
 #ifndef SELFTEST_KVM_DMABUF_UTIL_H
 #define SELFTEST_KVM_DMABUF_UTIL_H
 
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
 #include <linux/kvm.h>
+#include <linux/sizes.h>
 #include <linux/types.h>
 
 #include "kvm_util.h"
 #include "processor.h"
 #include "ucall_common.h"
+
+/* x86 has one, elsewhere it is the host's to choose.  Not for use by guests. */
+#ifndef PAGE_SIZE
+#define PAGE_SIZE ((u64)getpagesize())
+#endif
 
 enum guest_op {
 	GUEST_READ,		/* res = *gpa */
@@ -29,6 +39,14 @@ enum guest_op {
 	GUEST_READ_EMULATED,	/* as GUEST_READ, by KVM's instruction emulator */
 	GUEST_READ32,		/* res = *(u32 *)gpa */
 	GUEST_WRITE32,		/* *(u32 *)gpa = val */
+	GUEST_TOUCH,		/* read gpa + i * val, for i < nr */
+#ifdef __aarch64__
+	GUEST_READ_UNALIGNED,	/* as GUEST_READ, gpa need not be a multiple of 8 */
+	GUEST_EXEC,		/* call gpa */
+	GUEST_CLEAN,		/* clean and invalidate the cache line of gpa */
+	GUEST_ATOMIC,		/* res = *gpa, *gpa = val, by an exclusive pair */
+	GUEST_READ_L2,		/* as GUEST_READ, by a guest of the guest */
+#endif
 };
 
 struct guest_cmd {
@@ -41,6 +59,59 @@ struct guest_cmd {
 
 /* Each VM has its own copy, as of any global. */
 static struct guest_cmd guest_command;
+
+#ifdef __aarch64__
+/*
+ * A guest of the guest, which runs at EL2.  It has its MMU off, so that its
+ * addresses are those that stage-2 at @vttbr translates, and runs "ldr x0, [x1];
+ * hvc #0" at @code.  Its exit comes back by guest_l2_exit().
+ */
+static struct {
+	u64 vttbr;
+	u64 vtcr;
+	u64 code;
+	u64 esr;		/* of the exit */
+} guest_l2;
+
+#define GUEST_L2_HCR_HOST	(HCR_EL2_RW | HCR_EL2_TGE | HCR_EL2_E2H)
+#define GUEST_L2_HCR		(HCR_EL2_RW | HCR_EL2_E2H | HCR_EL2_VM)
+#define GUEST_L2_PSTATE		0x3c5ul		/* EL1h, DAIF masked */
+#define GUEST_L2_PSTATE_HOST	0x3c9ul		/* EL2h, DAIF masked */
+
+static inline u64 guest_l2_read(u64 ipa)
+{
+	register u64 x0 asm("x0") = 0;
+	register u64 x1 asm("x1") = ipa;
+	register u64 x2 asm("x2") = 0;
+
+	write_sysreg(guest_l2.vtcr, vtcr_el2);
+	write_sysreg(guest_l2.vttbr, vttbr_el2);
+	/* RES1 alone: MMU and caches off. */
+	write_sysreg_s(0x30d00800ul, SYS_SCTLR_EL12);
+	asm volatile("adr	x2, 1f\n"
+		     "msr	elr_el2, %[code]\n"
+		     "msr	spsr_el2, %[pstate]\n"
+		     "msr	hcr_el2, %[hcr]\n"
+		     "isb\n"
+		     "eret\n"
+		     "1:\n"
+		     : "+r"(x0), "+r"(x1), "+r"(x2)
+		     : [code] "r"(guest_l2.code), [pstate] "r"(GUEST_L2_PSTATE),
+		       [hcr] "r"((u64)GUEST_L2_HCR)
+		     : "memory");
+	return x0;
+}
+
+/* Continue after the eret above. */
+static inline void guest_l2_exit(struct ex_regs *regs)
+{
+	guest_l2.esr = read_sysreg(esr_el2);
+	write_sysreg((u64)GUEST_L2_HCR_HOST, hcr_el2);
+	isb();
+	regs->pc = regs->regs[2];
+	regs->pstate = GUEST_L2_PSTATE_HOST;
+}
+#endif
 
 static void guest_command_loop(void)
 {
@@ -67,15 +138,40 @@ static void guest_command_loop(void)
 				;
 			res = i;
 			break;
+#ifdef __x86_64__
 		case GUEST_READ_EMULATED:
 			asm volatile(KVM_FEP "movq (%1), %0" : "=r"(res) : "r"(p) : "memory");
 			break;
+#endif
 		case GUEST_READ32:
 			res = READ_ONCE(*(u32 *)p);
 			break;
 		case GUEST_WRITE32:
 			WRITE_ONCE(*(u32 *)p, val);
 			break;
+		case GUEST_TOUCH:
+			for (i = 0; i < nr; i++)
+				READ_ONCE(*(u64 *)((char *)p + i * val));
+			break;
+#ifdef __aarch64__
+		case GUEST_READ_UNALIGNED:
+			asm volatile("ldr %0, [%1]" : "=r"(res) : "r"(p) : "memory");
+			break;
+		case GUEST_EXEC:
+			/* Whoever handles the abort returns to x30. */
+			asm volatile("blr %0" : : "r"(p) : "x30", "memory");
+			break;
+		case GUEST_CLEAN:
+			asm volatile("dc civac, %0; dsb sy" : : "r"(p) : "memory");
+			break;
+		case GUEST_READ_L2:
+			res = guest_l2_read((u64)p);
+			break;
+		case GUEST_ATOMIC:
+			asm volatile("1: ldxr %0, [%1]; stxr %w2, %3, [%1]; cbnz %w2, 1b"
+				     : "=&r"(res), "+r"(p), "=&r"(i) : "r"(val) : "memory");
+			break;
+#endif
 		default:
 			GUEST_FAIL("Unknown command %lu", op);
 		}
@@ -108,11 +204,11 @@ static inline enum guest_exit guest_run(struct kvm_vcpu *vcpu)
 		return GUEST_FAULT;
 	}
 
-	if (vcpu->run->exit_reason == KVM_EXIT_MMIO)
-		return GUEST_MMIO;
-
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	/* Where a ucall is MMIO, too, get_ucall() knows its address. */
 	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_NONE:
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MMIO);
+		return GUEST_MMIO;
 	case UCALL_SYNC:
 		return GUEST_DONE_CMD;
 	case UCALL_DONE:
@@ -180,12 +276,31 @@ static inline void vm_delete_region(struct kvm_vm *vm, u32 slot)
 	vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region);
 }
 
-/* Leaves in the stage-2 tables of a VM, guest memory included. */
+/*
+ * MMIO exits that guest_run() does not see.  Where a ucall is an MMIO exit the
+ * others are seen by it, and those that KVM handled itself are left to count.
+ */
+static inline u64 guest_mmio_exits(struct kvm_vcpu *vcpu)
+{
+#ifdef __x86_64__
+	return vcpu_get_stat(vcpu, mmio_exits);
+#else
+	return vcpu_get_stat(vcpu, mmio_exit_kernel);
+#endif
+}
+
+/* Leaves in the stage-2 tables of a VM, for differences only. */
 struct vm_leaves {
 	u64 k4;
 	u64 m2;
 	u64 g1;
 };
+
+#ifdef __x86_64__
+static inline bool vm_has_leaves(struct kvm_vm *vm)
+{
+	return true;
+}
 
 static inline struct vm_leaves vm_leaves(struct kvm_vm *vm)
 {
@@ -195,6 +310,54 @@ static inline struct vm_leaves vm_leaves(struct kvm_vm *vm)
 		.g1 = vm_get_stat(vm, pages_1g),
 	};
 }
+#else
+/* There is no stat: CONFIG_PTDUMP_STAGE2_DEBUGFS has it. */
+static inline FILE *vm_open_ptdump(struct kvm_vm *vm)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/stage2_page_tables",
+		 getpid(), vm->fd);
+	return fopen(path, "r");
+}
+
+static inline bool vm_has_leaves(struct kvm_vm *vm)
+{
+	FILE *f = vm_open_ptdump(vm);
+
+	if (f)
+		fclose(f);
+	return f && getpagesize() == SZ_4K;
+}
+
+/* What is below 4 GiB is the guest's own memory, and not counted. */
+static inline struct vm_leaves vm_leaves(struct kvm_vm *vm)
+{
+	struct vm_leaves leaves = {};
+	FILE *f = vm_open_ptdump(vm);
+	int level, attrs;
+	u64 start, end;
+	char line[256];
+
+	TEST_ASSERT(f, "no stage2_page_tables in debugfs");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "0x%lx-0x%lx %*u%*c %d%n", &start, &end, &level,
+			   &attrs) != 3)
+			continue;
+		if (start < 4ull * SZ_1G || !strchr(line + attrs, 'R'))
+			continue;
+		if (level == 3)
+			leaves.k4 += (end - start) / SZ_4K;
+		else if (level == 2)
+			leaves.m2 += (end - start) / SZ_2M;
+		else
+			leaves.g1 += (end - start) / SZ_1G;
+	}
+	fclose(f);
+
+	return leaves;
+}
+#endif
 
 /*
  * Fill the stage-2 tables of a range.  Unlike an access by the guest this
@@ -217,6 +380,19 @@ static inline void vcpu_pre_fault(struct kvm_vcpu *vcpu, u64 gpa, u64 size)
 	int ret = __vcpu_pre_fault(vcpu, gpa, size);
 
 	TEST_ASSERT(!ret, "KVM_PRE_FAULT_MEMORY of 0x%lx: %s", gpa, strerror(-ret));
+}
+
+/*
+ * The same, by an access every @stride bytes where nothing else is there.  The
+ * guest must have the range mapped.
+ */
+static inline void vcpu_map_range(struct kvm_vcpu *vcpu, u64 gpa, u64 size, u64 stride)
+{
+	if (kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		vcpu_pre_fault(vcpu, gpa, size);
+	else
+		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_TOUCH, gpa, stride, size / stride),
+			       GUEST_DONE_CMD);
 }
 
 /* Where the host has a BAR, 0 if the device is not there. */

@@ -72,6 +72,47 @@ int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar)
 				      O_RDWR | O_CLOEXEC);
 }
 
+static int dmabuf_user_ioctl(struct vfio_pci_device *device, int fd, u32 id)
+{
+	struct vfio_device_feature_dma_buf_user *args;
+	struct vfio_device_feature *feature;
+	size_t argsz;
+	int ret;
+
+	argsz = sizeof(*feature) + sizeof(*args);
+	feature = calloc_assert(1, argsz);
+	feature->argsz = argsz;
+	feature->flags = VFIO_DEVICE_FEATURE_SET | id;
+
+	args = (struct vfio_device_feature_dma_buf_user *)feature->data;
+	args->dmabuf_fd = fd;
+
+	ret = ioctl(device->fd, VFIO_DEVICE_FEATURE, feature);
+	if (ret < 0)
+		ret = -errno;
+	free(feature);
+
+	return ret;
+}
+
+int __vfio_pci_dmabuf_revoke(struct vfio_pci_device *device, int fd)
+{
+	return dmabuf_user_ioctl(device, fd,
+				 VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE);
+}
+
+int __vfio_pci_dmabuf_restore(struct vfio_pci_device *device, int fd)
+{
+	return dmabuf_user_ioctl(device, fd,
+				 VFIO_DEVICE_FEATURE_DMA_BUF_RESTORE);
+}
+
+int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd)
+{
+	return dmabuf_user_ioctl(device, fd,
+				 VFIO_DEVICE_FEATURE_DMA_BUF_HOST_UNMAPPABLE);
+}
+
 void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable)
 {
 	if (enable)

@@ -28,6 +28,13 @@ int vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
 /* Export a whole BAR, readable and writable. */
 int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar);
 
+/* Revoke a dma-buf of this device, or end that; 0 or a negative errno. */
+int __vfio_pci_dmabuf_revoke(struct vfio_pci_device *device, int fd);
+int __vfio_pci_dmabuf_restore(struct vfio_pci_device *device, int fd);
+
+/* Keep the host out of the memory of a dma-buf; 0 or a negative errno. */
+int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd);
+
 /*
  * Set or clear PCI_COMMAND's memory decode.  Clearing it revokes the device's
  * dma-bufs before it returns.

@@ -1,0 +1,800 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What device memory costs by dma-buf, and what it costs by VMA.
+ *
+ * In one run, on one kernel and one device, each operation is measured on both
+ * ways to give a BAR to a guest: a memslot of a dma-buf (KVM_MEM_DMABUF) and a
+ * mapping of the dma-buf in an IOAS, or a memslot over a VMA of the BAR and a
+ * type1 mapping of that VMA.
+ *
+ * A VMA is "cold" if the host has touched nothing of it but through the guest,
+ * and "warm" if the host has touched all of it, so that its page tables are
+ * complete.  Nobody touches memory that is not to be touched by the host, so
+ * cold is the state to compare with.
+ *
+ * Figures are nanoseconds, the smallest of a few runs, and mean little on a
+ * busy machine.  Run it where the clock counts instructions: under emulation
+ * with one nanosecond per instruction (QEMU's -icount) they are reproducible.
+ *
+ * Each figure is one line of its own, fields separated by tabs:
+ *
+ *	BENCH <operation> <parameters> <path> <value> <unit>
+ *
+ * The path is dmabuf, vma-cold, vma-warm, or a name for what the figure is to
+ * be seen in relation to.
+ *
+ * Guest physical addresses that are not congruent to the BAR's make leaves
+ * smaller; that way 2 MiB and 4 KiB leaves are had on both paths from a BAR
+ * that allows 1 GiB.  The VMA stays aligned, as VMMs do it.
+ */
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include <linux/iommufd.h>
+#include <linux/sizes.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+
+#include "dmabuf_util.h"
+#include "svm_util.h"
+#include "test_util.h"
+
+#define GIB(n)		((u64)(n) << 30)
+#define MIB(n)		((u64)(n) << 20)
+
+#define RUNS		5
+#define GPA_BASE	GIB(1024)
+#define FIRST_SLOT	10
+#define MAX_SLOTS	64
+
+enum path { DMABUF, VMA_COLD, VMA_WARM, NR_PATHS };
+
+static const char * const path_names[] = { "dmabuf", "vma-cold", "vma-warm" };
+
+/* Guest physical addresses of this skew give leaves of that size. */
+struct leaf {
+	const char *name;
+	u64 size;
+	u64 skew;
+};
+
+enum { LEAF_1G, LEAF_2M, LEAF_4K, NR_LEAVES };
+
+static const struct leaf leaves[] = {
+	{ "1 GiB", SZ_1G, 0 },
+	{ "2 MiB", SZ_2M, SZ_2M },
+	{ "4 KiB", SZ_4K, SZ_4K },
+};
+
+/* The device whose BAR all but the reset is measured on. */
+struct device {
+	struct vfio_pci_device *vfio;
+	int bar;
+	u64 size;
+	void *window;		/* reserved addresses for the VMA */
+	int fd;			/* the dma-buf of the whole BAR, or -1 */
+};
+
+static const char *big_bdf = "0000:00:06.0";
+static const char *reset_bdf = "0000:00:07.0";
+
+static struct iommu *iommu;
+static struct device big;
+static struct kvm_vm *vm;
+static struct kvm_vcpu *vcpu;
+static u32 nr_slots;		/* those that are set now */
+
+static u64 now(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC, &ts), "clock_gettime()");
+	return (u64)ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+/* Of this thread, without the time it slept: a reset has to wait. */
+static u64 cpu_now(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), "clock_gettime()");
+	return (u64)ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static void report(const char *op, const char *params, const char *path,
+		   u64 value, const char *unit)
+{
+	printf("BENCH\t%s\t%s\t%s\t%lu\t%s\n", op, params, path, value, unit);
+	fflush(stdout);
+}
+
+static void least(u64 *best, u64 value)
+{
+	if (!*best || value < *best)
+		*best = value;
+}
+
+/*
+ * The device
+ */
+static int largest_bar(struct vfio_pci_device *d)
+{
+	int i, best = 0;
+
+	for (i = 1; i < PCI_STD_NUM_BARS; i++)
+		if ((d->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP) &&
+		    d->bars[i].info.size > d->bars[best].info.size)
+			best = i;
+
+	return best;
+}
+
+static void device_open(struct device *dev, const char *bdf)
+{
+	dev->vfio = vfio_pci_device_init_nomap(bdf, iommu);
+	vfio_pci_set_memory_decode(dev->vfio, true);
+	dev->bar = largest_bar(dev->vfio);
+	dev->size = dev->vfio->bars[dev->bar].info.size;
+	dev->window = mmap_reserve(dev->size, min_t(u64, dev->size, SZ_1G), 0);
+	dev->fd = -1;
+}
+
+static void device_close(struct device *dev)
+{
+	if (dev->fd >= 0)
+		close(dev->fd);
+	munmap(dev->window, dev->size);
+	vfio_pci_device_cleanup(dev->vfio);
+}
+
+/* A VMA over the BAR that nobody has touched. */
+static void vma_new(struct device *dev)
+{
+	void *va = mmap(dev->window, dev->size, PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_FIXED, dev->vfio->fd,
+			dev->vfio->bars[dev->bar].info.offset);
+
+	TEST_ASSERT(va == dev->window, "mmap() of the BAR");
+	madvise(va, dev->size, MADV_HUGEPAGE);
+}
+
+static void vma_none(struct device *dev)
+{
+	void *va = mmap(dev->window, dev->size, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	TEST_ASSERT(va == dev->window, "mmap() of nothing");
+}
+
+static void vma_touch(struct device *dev, u64 size)
+{
+	u64 step = min_t(u64, dev->size, SZ_1G), offset;
+
+	for (offset = 0; offset < size; offset += step)
+		READ_ONCE(*(u32 *)(dev->window + offset));
+}
+
+/* What a path has before there is a slot. */
+static void path_prepare(struct device *dev, enum path path, u64 size)
+{
+	if (path == DMABUF) {
+		vma_none(dev);
+		if (dev->fd < 0)
+			dev->fd = vfio_pci_dmabuf_export_bar(dev->vfio, dev->bar);
+		return;
+	}
+
+	if (dev->fd >= 0) {
+		close(dev->fd);
+		dev->fd = -1;
+	}
+	vma_new(dev);
+	if (path == VMA_WARM)
+		vma_touch(dev, size);
+}
+
+static void decode_write(struct device *dev, bool on, u16 cmd)
+{
+	if (on)
+		cmd |= PCI_COMMAND_MEMORY;
+	else
+		cmd &= ~PCI_COMMAND_MEMORY;
+	vfio_pci_config_writew(dev->vfio, PCI_COMMAND, cmd);
+}
+
+static u64 decode_time(struct device *dev, bool on)
+{
+	u16 cmd = vfio_pci_config_readw(dev->vfio, PCI_COMMAND);
+	u64 start = now();
+
+	decode_write(dev, on, cmd);
+	return now() - start;
+}
+
+/*
+ * The VM
+ */
+static void l2_guest(struct svm_test_data *svm)
+{
+	vmmcall();
+}
+
+static void guest(struct svm_test_data *svm)
+{
+	if (svm) {
+		generic_svm_setup(svm, l2_guest);
+		run_guest(svm->vmcb, svm->vmcb_gpa);
+		GUEST_ASSERT(svm->vmcb->control.exit_code == SVM_EXIT_VMMCALL);
+	}
+	guest_command_loop();
+}
+
+static void vm_new(bool nested)
+{
+	gva_t svm = 0;
+	u64 gva;
+
+	vm = __vm_create_with_one_vcpu(&vcpu, 4096, guest);
+	if (nested) {
+		vm_enable_npt(vm);
+		vcpu_alloc_svm(vm, &svm);
+		tdp_identity_map_default_memslots(vm);
+	}
+	vcpu_args_set(vcpu, 1, svm);
+
+	for (gva = GPA_BASE; gva < GPA_BASE + big.size + SZ_1G; gva += SZ_1G)
+		__virt_pg_map(vm, &vm->mmu, gva, gva, PG_LEVEL_1G);
+}
+
+/* Let the guest do what touches no device memory. */
+static void guest_nothing(void)
+{
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, 0), GUEST_DONE_CMD);
+}
+
+static void vm_free(void)
+{
+	kvm_vm_free(vm);
+	nr_slots = 0;
+}
+
+static void slot_set(struct device *dev, enum path path, u32 nr, u64 gpa,
+		     u64 size, u64 offset)
+{
+	if (path == DMABUF)
+		vm_set_dmabuf_region(vm, FIRST_SLOT + nr, 0, gpa, size, dev->fd,
+				     offset);
+	else
+		vm_set_user_memory_region(vm, FIRST_SLOT + nr, 0, gpa, size,
+					  dev->window + offset);
+}
+
+static void slots_delete(void)
+{
+	while (nr_slots)
+		vm_delete_region(vm, FIRST_SLOT + --nr_slots);
+}
+
+/* Slots that together are the first @size bytes of the BAR, one after another. */
+static void slots_set(struct device *dev, enum path path, u64 gpa, u64 size,
+		      u32 nr)
+{
+	slots_delete();
+	path_prepare(dev, path, size);
+	for (; nr_slots < nr; nr_slots++)
+		slot_set(dev, path, nr_slots, gpa + nr_slots * (size / nr),
+			 size / nr, nr_slots * (size / nr));
+}
+
+static u64 prefault_time(u64 gpa, u64 size)
+{
+	u64 start = now();
+
+	vcpu_pre_fault(vcpu, gpa, size);
+	return now() - start;
+}
+
+/* One access, of which the entry and the exit are part. */
+static u64 access_time(u64 gpa)
+{
+	u64 start = now();
+
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, gpa, 0, 0), GUEST_DONE_CMD);
+	return now() - start;
+}
+
+static u64 leaves_of(const struct leaf *leaf)
+{
+	struct vm_leaves n = vm_leaves(vm);
+
+	return leaf->size == SZ_1G ? n.g1 : leaf->size == SZ_2M ? n.m2 : n.k4;
+}
+
+/*
+ * The operations
+ */
+static void bench_slot(u64 size)
+{
+	u64 create, delete, start;
+	char params[64];
+	enum path path;
+	int i;
+
+	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
+	for (path = DMABUF; path <= VMA_COLD; path++) {
+		create = delete = 0;
+		for (i = 0; i < RUNS; i++) {
+			slots_delete();
+			path_prepare(&big, path, size);
+
+			start = now();
+			slot_set(&big, path, 0, GPA_BASE, size, 0);
+			least(&create, now() - start);
+
+			start = now();
+			vm_delete_region(vm, FIRST_SLOT);
+			least(&delete, now() - start);
+		}
+		report("slot creation", params, path_names[path], create, "ns");
+		report("slot deletion", params, path_names[path], delete, "ns");
+	}
+}
+
+static void bench_prefault(u64 size, u64 part, const struct leaf *leaf,
+			   const char *op)
+{
+	u64 gpa = GPA_BASE + leaf->skew, best, before;
+	enum path path;
+	char params[64];
+	int i;
+
+	snprintf(params, sizeof(params), "%lu GiB by %s", part >> 30, leaf->name);
+	for (path = DMABUF; path < NR_PATHS; path++) {
+		best = 0;
+		for (i = 0; i < (part / leaf->size > 65536 ? 1 : RUNS); i++) {
+			slots_set(&big, path, gpa, size, 1);
+			guest_nothing();
+			before = leaves_of(leaf);
+			least(&best, prefault_time(gpa, part));
+			TEST_ASSERT_EQ(leaves_of(leaf) - before, part / leaf->size);
+		}
+		report(op, params, path_names[path], best, "ns");
+	}
+	slots_delete();
+}
+
+static void bench_fault(u64 size, const struct leaf *leaf)
+{
+	u64 gpa = GPA_BASE + leaf->skew, first, second, none, all;
+	enum path path;
+	int i, j;
+
+	for (path = DMABUF; path < NR_PATHS; path++) {
+		first = second = none = all = 0;
+		for (i = 0; i < RUNS; i++) {
+			u64 t;
+
+			slots_set(&big, path, gpa, size, 1);
+			guest_nothing();
+			t = access_time(gpa);
+			least(&none, access_time(gpa));
+			least(&first, t);
+			least(&second, access_time(gpa + leaf->size));
+
+			for (t = 0, j = 2; j < 62; j++)
+				t += access_time(gpa + j * leaf->size);
+			least(&all, t);
+		}
+		report("guest fault, first of its table", leaf->name,
+		       path_names[path], first - none, "ns");
+		report("guest fault", leaf->name, path_names[path],
+		       second - none, "ns");
+		report("first touch of 60 leaves", leaf->name, path_names[path],
+		       all - 60 * none, "ns");
+		report("entry, access, exit", leaf->name, path_names[path],
+		       none, "ns");
+	}
+	slots_delete();
+}
+
+static void bench_steady(u64 size)
+{
+	const u64 nr = 65536;
+	enum path path;
+	int i;
+
+	for (path = DMABUF; path < NR_PATHS; path++) {
+		u64 best = 0, exits = 0;
+
+		slots_set(&big, path, GPA_BASE, size, 1);
+		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr), GUEST_DONE_CMD);
+		for (i = 0; i < RUNS; i++) {
+			u64 before = vcpu_get_stat(vcpu, exits), start = now();
+
+			guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr);
+			least(&best, now() - start);
+			least(&exits, vcpu_get_stat(vcpu, exits) - before);
+		}
+		report("65536 accesses, steady", "time", path_names[path], best, "ns");
+		report("65536 accesses, steady", "exits", path_names[path], exits, "exits");
+	}
+	slots_delete();
+}
+
+static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
+			 u64 nr_leaves, u32 nr)
+{
+	u64 gpa = GPA_BASE + leaf->skew;
+	u64 per_slot = nr_leaves / nr * leaf->size;
+	char params[64], restore[64];
+	enum path path;
+	int i;
+	u32 j;
+
+	snprintf(params, sizeof(params), "%lu x %s, %u slot%s", nr_leaves,
+		 leaf->name, nr, nr == 1 ? "" : "s");
+	snprintf(restore, sizeof(restore), "%s, restore", op);
+	for (path = DMABUF; path < NR_PATHS; path++) {
+		u64 off = 0, on = 0;
+
+		slots_set(&big, path, gpa, size, nr);
+		for (i = 0; i < RUNS; i++) {
+			if (path == VMA_WARM)
+				vma_touch(&big, size);
+			for (j = 0; per_slot && j < nr; j++)
+				vcpu_pre_fault(vcpu, gpa + j * (size / nr), per_slot);
+			least(&off, decode_time(&big, false));
+			least(&on, decode_time(&big, true));
+		}
+		report(op, params, path_names[path], off, "ns");
+		report(restore, params, path_names[path], on, "ns");
+	}
+	slots_delete();
+}
+
+/*
+ * The IOMMU's mappings.  Those of a VMA are not revoked, so what compares is
+ * what anybody pays who unmaps as much.
+ */
+#define IOAS_FLAGS	(IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
+
+static void ioas_map(u64 iova, u64 size, u32 flags)
+{
+	TEST_ASSERT_EQ(__iommu_map_file(iommu, big.fd, 0, size, iova,
+					IOAS_FLAGS | flags), 0);
+}
+
+static void bench_ioas(u64 size)
+{
+	u64 map = 0, unmap = 0, start;
+	char params[64];
+	int i;
+
+	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
+	path_prepare(&big, DMABUF, size);
+	for (i = 0; i < RUNS; i++) {
+		start = now();
+		ioas_map(GPA_BASE, size, 0);
+		least(&map, now() - start);
+		start = now();
+		iommu_unmap_iova(iommu, GPA_BASE, size);
+		least(&unmap, now() - start);
+	}
+	report("IOMMU map", params, path_names[DMABUF], map, "ns");
+	report("IOMMU unmap", params, path_names[DMABUF], unmap, "ns");
+}
+
+static void bench_revoke_iommu(const struct leaf *leaf, u64 nr, bool kvm)
+{
+	const char *op = kvm ? "revoke, KVM and IOMMU" : "revoke, IOMMU";
+	u64 iova = GPA_BASE + leaf->skew, size = nr * leaf->size;
+	u64 off = 0, on = 0, unmap = 0, start;
+	char params[64], restore[64];
+	int i;
+
+	snprintf(params, sizeof(params), "%lu x %s", nr, leaf->name);
+	snprintf(restore, sizeof(restore), "%s, restore", op);
+	slots_delete();
+	path_prepare(&big, DMABUF, size);
+	if (kvm)
+		slots_set(&big, DMABUF, iova, big.size, 1);
+
+	for (i = 0; i < RUNS; i++) {
+		ioas_map(iova, size, IOMMU_IOAS_MAP_RESTORE);
+		if (kvm)
+			vcpu_pre_fault(vcpu, iova, size);
+		least(&off, decode_time(&big, false));
+		least(&on, decode_time(&big, true));
+
+		start = now();
+		iommu_unmap_iova(iommu, iova, size);
+		least(&unmap, now() - start);
+	}
+	report(op, params, path_names[DMABUF], off, "ns");
+	if (!kvm)
+		report(op, params, "unmap", unmap, "ns");
+	report(restore, params, path_names[DMABUF], on, "ns");
+	slots_delete();
+}
+
+/*
+ * A device reset with the device's BAR in the guest, in 64 parts.
+ */
+static void bench_reset(void)
+{
+	struct device dev;
+	u64 part, t, best;
+	int fds[MAX_SLOTS];
+	enum path path;
+	int i, j;
+
+	device_open(&dev, reset_bdf);
+	part = dev.size / MAX_SLOTS;
+
+	for (t = 0, i = 0; i < RUNS; i++) {
+		u64 start = cpu_now();
+
+		vfio_pci_device_reset(dev.vfio);
+		least(&t, cpu_now() - start);
+	}
+	report("device reset", "nothing mapped", "floor", t, "ns");
+	vfio_pci_set_memory_decode(dev.vfio, true);
+
+	for (path = DMABUF; path <= VMA_COLD; path++) {
+		best = 0;
+		slots_delete();
+		if (path == VMA_COLD)
+			vma_new(&dev);
+		for (j = 0; j < MAX_SLOTS; j++) {
+			struct vfio_region_dma_range range = {
+				.offset = j * part,
+				.length = part,
+			};
+
+			if (path == DMABUF)
+				fds[j] = vfio_pci_dmabuf_export(dev.vfio, dev.bar, &range, 1, O_RDWR);
+		}
+		for (j = 0; j < MAX_SLOTS; j++, nr_slots++) {
+			u64 gpa = GPA_BASE + GIB(j);
+
+			if (path == DMABUF)
+				vm_set_dmabuf_region(vm, FIRST_SLOT + j, 0, gpa, part, fds[j], 0);
+			else
+				vm_set_user_memory_region(vm, FIRST_SLOT + j, 0, gpa, part,
+							  dev.window + j * part);
+		}
+		for (i = 0; i < RUNS; i++) {
+			for (j = 0; j < MAX_SLOTS; j++)
+				vcpu_pre_fault(vcpu, GPA_BASE + GIB(j), part);
+			t = cpu_now();
+			vfio_pci_device_reset(dev.vfio);
+			least(&best, cpu_now() - t);
+			vfio_pci_set_memory_decode(dev.vfio, true);
+		}
+		report("device reset", "64 parts, each a slot", path_names[path], best, "ns");
+		slots_delete();
+		for (j = 0; path == DMABUF && j < MAX_SLOTS; j++)
+			close(fds[j]);
+	}
+	vma_none(&dev);
+	device_close(&dev);
+}
+
+/*
+ * Memory, in KiB
+ */
+struct memory {
+	u64 host_tables;
+	u64 guest_tables;
+	u64 other;
+};
+
+static struct memory memory_now(void)
+{
+	struct memory m = {};
+	char line[128];
+	u64 kib;
+	FILE *f;
+
+	f = fopen("/proc/meminfo", "r");
+	TEST_ASSERT(f, "/proc/meminfo");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "PageTables: %lu", &kib) == 1)
+			m.host_tables = kib;
+		else if (sscanf(line, "SecPageTables: %lu", &kib) == 1)
+			m.guest_tables = kib;
+		else if (sscanf(line, "Slab: %lu", &kib) == 1 ||
+			 sscanf(line, "VmallocUsed: %lu", &kib) == 1)
+			m.other += kib;
+	}
+	fclose(f);
+
+	return m;
+}
+
+static void bench_memory(u64 size, bool nested)
+{
+	struct memory before, slot, full;
+	char params[64];
+	enum path path;
+
+	for (path = DMABUF; path <= VMA_WARM; path++) {
+		vm_new(nested);
+		guest_nothing();
+		path_prepare(&big, path, size);
+		if (path != VMA_COLD) {
+			/* What the warm VMA has is the VMA's cost, too. */
+			vma_none(&big);
+		}
+		before = memory_now();
+		slots_set(&big, path, GPA_BASE, size, 1);
+		slot = memory_now();
+		guest_nothing();
+		vcpu_pre_fault(vcpu, GPA_BASE, size);
+		full = memory_now();
+
+		snprintf(params, sizeof(params), "%lu GiB by 1 GiB%s", size >> 30,
+			 nested ? ", nested" : "");
+		report("memory, slot metadata", params, path_names[path],
+		       slot.other > before.other ? slot.other - before.other : 0, "KiB");
+		report("memory, host page tables", params, path_names[path],
+		       full.host_tables > before.host_tables ?
+		       full.host_tables - before.host_tables : 0, "KiB");
+		report("memory, guest page tables", params, path_names[path],
+		       full.guest_tables > before.guest_tables ?
+		       full.guest_tables - before.guest_tables : 0, "KiB");
+		vm_free();
+	}
+}
+
+static void bench_kvm(u64 size)
+{
+	vm_new(false);
+	guest_nothing();
+
+	bench_slot(size);
+	bench_prefault(size, size, &leaves[LEAF_1G], "pre-fault");
+	if (size != GIB(64)) {
+		bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], size / SZ_1G, 1);
+		vm_free();
+		return;
+	}
+	bench_prefault(size, size, &leaves[LEAF_2M], "pre-fault");
+	bench_prefault(size, GIB(1), &leaves[LEAF_4K], "pre-fault");
+	bench_fault(size, &leaves[LEAF_1G]);
+	bench_fault(size, &leaves[LEAF_2M]);
+	bench_fault(size, &leaves[LEAF_4K]);
+	bench_steady(size);
+
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 0, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 1, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 8);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 64);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 1, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 64, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 4096, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 1, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 64, 1);
+	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 4096, 1);
+
+	bench_revoke_iommu(&leaves[LEAF_1G], 64, true);
+	vm_free();
+}
+
+static void bench_nested(u64 size)
+{
+	const char *op = "revoke, KVM, after a nested guest";
+
+	vm_new(true);
+	guest_nothing();
+	bench_revoke(op, size, &leaves[LEAF_1G], 1, 1);
+	bench_revoke(op, size, &leaves[LEAF_1G], 64, 1);
+	bench_revoke(op, size, &leaves[LEAF_2M], 4096, 1);
+	vm_free();
+}
+
+static void bench_iommu(void)
+{
+	bench_ioas(GIB(64));
+	if (big.size >= GIB(512))
+		bench_ioas(GIB(512));
+	bench_revoke_iommu(&leaves[LEAF_1G], 1, false);
+	bench_revoke_iommu(&leaves[LEAF_1G], 64, false);
+	if (big.size >= GIB(512))
+		bench_revoke_iommu(&leaves[LEAF_1G], 512, false);
+	bench_revoke_iommu(&leaves[LEAF_2M], 64, false);
+	bench_revoke_iommu(&leaves[LEAF_2M], 4096, false);
+	bench_revoke_iommu(&leaves[LEAF_4K], 4096, false);
+}
+
+/* The VMA in a container, which is where such mappings are still possible. */
+static void bench_type1(u64 size)
+{
+	struct dma_region region = {
+		.vaddr = big.window,
+		.iova = GPA_BASE,
+		.size = size,
+	};
+	char params[64];
+	enum path path;
+
+	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
+	for (path = VMA_COLD; path <= VMA_WARM; path++) {
+		u64 start;
+
+		path_prepare(&big, path, size);
+		start = now();
+		iommu_map(iommu, &region);
+		report("IOMMU map", params, path_names[path], now() - start, "ns");
+		start = now();
+		iommu_unmap(iommu, &region);
+		report("IOMMU unmap", params, path_names[path], now() - start, "ns");
+	}
+}
+
+static void help(const char *name)
+{
+	printf("usage: %s [-b BDF] [-r BDF]\n"
+	       " -b: a device with a BAR of 64 GiB or more (default %s)\n"
+	       " -r: one that can be reset (default %s), \"none\": leave it out\n",
+	       name, big_bdf, reset_bdf);
+	exit(KSFT_SKIP);
+}
+
+int main(int argc, char *argv[])
+{
+	int opt;
+
+	while ((opt = getopt(argc, argv, "b:r:h")) != -1) {
+		switch (opt) {
+		case 'b':
+			big_bdf = optarg;
+			break;
+		case 'r':
+			reset_bdf = optarg;
+			break;
+		default:
+			help(argv[0]);
+		}
+	}
+
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_DMABUF_MEM));
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SVM));
+
+	iommu = iommu_init(MODE_IOMMUFD);
+	device_open(&big, big_bdf);
+	TEST_REQUIRE(big.size >= GIB(64));
+
+	bench_memory(GIB(64), false);
+	bench_kvm(GIB(64));
+	if (big.size >= GIB(512)) {
+		bench_memory(GIB(512), false);
+		bench_kvm(GIB(512));
+	}
+	bench_iommu();
+	bench_nested(GIB(64));
+	if (strcmp(reset_bdf, "none")) {
+		vm_new(false);
+		bench_reset();
+		vm_free();
+	}
+	device_close(&big);
+	iommu_cleanup(iommu);
+
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	device_open(&big, big_bdf);
+	bench_type1(GIB(64));
+	device_close(&big);
+	iommu_cleanup(iommu);
+
+	return 0;
+}
