@@ -4,8 +4,9 @@
 # make check: what a reviewer runs. checkpatch --strict on each patch,
 # kernel-doc on the new files, then a build of every step of the series with
 # W=1 and sparse: a step that does not build, or that warns where the base
-# does not, is an error. FAST=1 leaves the builds out, FULL=1 builds and links
-# the whole kernel at each step rather than the folders the series is about.
+# does not, is an error. At the end the whole kernel and the selftests are
+# linked. FAST=1 leaves the builds out, FULL=1 builds the whole kernel at each
+# step rather than the folders the series is about.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -21,16 +22,59 @@ complain() { fail=$((fail + 1)); say "FAILED: $*"; }
 mapfile -t commits < <(tgit rev-list --reverse refs/tags/base..HEAD)
 [ ${#commits[@]} -gt 0 ] || { say "check: no patches"; exit 0; }
 
+# What checkpatch gets wrong: its type of complaint, the file, the line; the
+# last two are regular expressions. Anything else it says is an error.
+EXCEPTIONS=(
+	# Types of the kselftest harness. checkpatch takes FIXTURE_DATA(x) for a
+	# call and the asterisk behind it for a multiplication.
+	'SPACING|^tools/testing/selftests/|FIXTURE_(DATA|VARIANT)\([a-z0-9_]+\) \*'
+	# The parts of a trace event are lists of statements, laid out like a
+	# block in every trace header of the kernel.
+	'OPEN_ENDED_LINE|^include/trace/events/|^\+	TP_(STRUCT__entry|fast_assign)\($'
+	'PARENTHESIS_ALIGNMENT|^include/trace/events/|^\+(DECLARE_EVENT_CLASS|DEFINE_EVENT)\('
+)
+
+# checkpatch's output without the exceptions and the totals.
+complaints() {
+	printf '%s\n' "${EXCEPTIONS[@]}" | awk '
+		FNR == NR { n++; split($0, f, "|"); type[n] = f[1]; file[n] = f[2]
+			line[n] = substr($0, length(f[1] f[2]) + 3); next }
+		function flush(   i, t, p) {
+			split(head, t, ":")
+			for (i = 1; i <= n; i++)
+				if (t[2] == type[i] && path ~ file[i] && code ~ line[i])
+					text = ""
+			printf "%s", text
+			text = head = path = code = ""
+		}
+		/^total: / { next }
+		/^(ERROR|WARNING|CHECK):[A-Z_]+: / { flush(); head = $0 }
+		/^#[0-9]+: FILE: / { path = $3; sub(/:[0-9]+:?$/, "", path) }
+		/^\+/ && code == "" { code = $0 }
+		/./ { text = text $0 "\n" }
+		END { flush() }' - <(printf '%s\n' "$1")
+}
+
 # MAINTAINERS of the kernel is not part of the series: its entry is in this
-# repository (FILE_PATH_CHANGES). The sign-off is made up by make series.
+# repository (FILE_PATH_CHANGES). The sign-off is made up by make series. The
+# modules that spdxcheck needs are those of Debian's python, hence the PATH.
+check_patch() {
+	local out rc=0
+	out=$(tgit format-patch -1 --stdout "$1" | (cd "$TREE" &&
+		PATH=/usr/bin:$PATH perl scripts/checkpatch.pl --strict --quiet \
+		--show-types --ignore FILE_PATH_CHANGES,MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF - 2>&1)) || rc=$?
+	[ $rc -le 1 ] || { printf '%s\n' "$out"; return 1; }
+	out=$(complaints "$out")
+	[ -z "$out" ] || { printf '%s\n' "$out"; return 1; }
+}
+
 for c in "${commits[@]}"; do
 	s=$(tgit log -1 --format=%s "$c")
-	if ! out=$(tgit format-patch -1 --stdout "$c" | (cd "$TREE" && perl scripts/checkpatch.pl \
-		--strict --quiet --show-types --ignore FILE_PATH_CHANGES,MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF - 2>&1)); then
-		printf '%s\n' "$out" >&2
-		complain "checkpatch --strict: $s"
-	else
+	if out=$(check_patch "$c"); then
 		say "ok: checkpatch: $s"
+	else
+		say "$out"
+		complain "checkpatch --strict: $s"
 	fi
 done
 
@@ -43,43 +87,92 @@ if [ ${#new[@]} -gt 0 ]; then
 fi
 
 warnings() { # of a log, without line numbers
-	{ grep -E '(warning|error): ' "$1" || true; } | sed -E "s,($STEP/|(\.\./)+),,g; s/:[0-9]+(:[0-9]+)?:/:/g" | LC_ALL=C sort -u
+	{ grep -E '(warning|error): ' "$1" || true; } | sed -E "s,$STEP/,,g; s,([a-z0-9_-]+/){3}(\.\./){3},,g; s,(\.\./)+,,g; s/:[0-9]+(:[0-9]+)?:/:/g" | LC_ALL=C sort -u
 }
 
+# Drop the objects that were made from a file which was warned about, or the
+# next build would not mention it again.
+forget() { # WARNINGS
+	local f cmd
+	cut -d : -f 1 <<<"$1" | LC_ALL=C sort -u | while read -r f; do
+		(cd "$obj" && grep -rlF --include='.*.cmd' "/$f" "${LAB_DIRS[@]}" virt/kvm 2>/dev/null || true) |
+			while read -r cmd; do
+				cmd=$obj/$cmd
+				rm -f "$cmd" "${cmd%/*}/$(basename "${cmd%.cmd}" | cut -c 2-)"
+			done
+	done
+}
+
+# build_step COMMIT: what is wrong with it, as text; nothing if nothing is.
+build_step() {
+	local c=$1 log=$LOGS/check-step.log new
+	step_checkout "$c"
+	if ! (TREE=$STEP make_config "$obj" "$ARCH" "${fragments[@]}") >"$log" 2>&1; then
+		cat "$log"
+		return
+	fi
+	if ! step_make "$obj" "$log" W=1 C=1 CHECK="$sparse" "${targets[@]}"; then
+		echo "does not build"
+		grep -E '(error|undefined reference)' "$log" | head -n 20 || true
+		return
+	fi
+	! grep -q 'is not available or not up to date' "$log" || die "sparse did not run: see $log"
+	new=$(warnings "$log")
+	if [ "$c" != refs/tags/base ]; then
+		new=$(LC_ALL=C comm -13 "$known" <(printf '%s\n' "$new") | sed '/^$/d')
+		[ -z "$new" ] || forget "$new"
+	fi
+	[ -z "$new" ] || printf '%s\n' "$new"
+	[ "$c" = refs/tags/base ] || tgit diff --quiet "$c^" "$c" -- tools/testing/selftests ||
+		TREE=$STEP SELFTESTS=$BUILD/selftests/check-$ARCH "$TOP/scripts/selftests.sh" --there >/dev/null ||
+		echo "the selftests do not build"
+}
+
+# A step that was built is not built again: what came out is kept under the
+# name of its tree. To change one patch costs its own build and those of the
+# patches behind it, and of these only what the change touches.
 if [ -z "${FAST:-}" ]; then
 	obj=$BUILD/obj/check-$ARCH
+	fragments=("$TOP"/lab/config/{base,"$ARCH",feature}.config)
+	for f in "$TOP/lab/config/check.config" "$TOP/lab/config/debug-$ARCH.config"; do
+		[ ! -f "$f" ] || fragments+=("$f")
+	done
 	targets=("${LAB_DIRS[@]}")
 	[ -z "${FULL:-}" ] || targets=(all)
-	# Debian's sparse (0.6.4) does not know this word, so that the kernel
+	# Debian's sparse (0.6.4) does not know the first word, so that the kernel
 	# leaves it out, without failing. What __typeof__ gets wrong instead
-	# it gets wrong on the base as well.
-	sparse='sparse -D__typeof_unqual__=__typeof__'
+	# it gets wrong on the base as well. Nor does it know that the second is
+	# constant, which MODULE_LICENSE() and its like assert.
+	sparse="sparse -D__typeof_unqual__=__typeof__ '-D__builtin_strlen(x)=(sizeof(x)-1)'"
 	command -v sparse >/dev/null || die "sparse is not installed"
-	step_checkout refs/tags/base
-	known=$obj/known-warnings
-	n=0
-	for c in base "${commits[@]}"; do
-		[ "$c" = base ] && step_checkout refs/tags/base || step_checkout "$c"
-		log=$LOGS/check-$n.log
-		TREE=$STEP make_config "$obj" "$ARCH" "$TOP"/lab/config/{base,"$ARCH",feature}.config 2>/dev/null ||
-			{ complain "configuration of step $n"; n=$((n + 1)); continue; }
-		# The base is built from nothing for the record, once.
-		if [ "$c" = base ] && [ -f "$known" ]; then
-			n=$((n + 1))
-			continue
-		fi
-		if ! step_make "$obj" "$log" W=1 C=1 CHECK="$sparse" "${targets[@]}"; then
-			complain "step $n does not build: $(git -C "$STEP" log -1 --format=%s)"
-		elif grep -q 'is not available or not up to date' "$log"; then
-			die "sparse did not run: see $log"
-		elif [ "$c" = base ]; then
-			warnings "$log" >"$known"
+	how=$({ cat "${fragments[@]}"; echo "${targets[*]} $sparse"; "$(cross "$ARCH")gcc" --version; } | sha256sum | cut -c 1-12)
+	results=$obj/results-$how
+	known=$results/base
+	mkdir -p "$results"
+	if [ -e "$obj/busy" ] || [ ! -f "$known" ]; then
+		# Warnings of objects that are there now would not be seen.
+		(cd "$obj" && find "${LAB_DIRS[@]}" virt/kvm -name '*.o' -delete 2>/dev/null) || true
+	fi
+	touch "$obj/busy"
+	[ -f "$known" ] || { build_step refs/tags/base >"$known.part"; mv "$known.part" "$known"; }
+	! grep -q '^does not build' "$known" || { cat "$known" >&2; rm "$known"; die "the base does not build"; }
+	for c in "${commits[@]}"; do
+		s=$(tgit log -1 --format=%s "$c")
+		result=$results/$(tgit rev-parse "$c^{tree}")
+		[ -f "$result" ] || { build_step "$c" >"$result.part"; mv "$result.part" "$result"; }
+		if [ -s "$result" ]; then
+			cat "$result" >&2
+			complain "W=1, sparse: $s"
 		else
-			more=$(LC_ALL=C comm -13 "$known" <(warnings "$log"))
-			[ -z "$more" ] || { say "$more"; complain "new warnings in step $n: $(git -C "$STEP" log -1 --format=%s)"; }
+			say "ok: W=1, sparse: $s"
 		fi
-		n=$((n + 1))
 	done
+	rm -f "$obj/busy"
+
+	# Whether it links: vmlinux, and modpost of the modules, of the flavour
+	# that has everything in it. It is the object folder of make test.
+	DEBUG=1 "$TOP/scripts/build.sh" || complain "the series does not link"
+	"$TOP/scripts/selftests.sh" || complain "the selftests do not build"
 fi
 
 [ $fail -eq 0 ] || die "check: $fail complaints"

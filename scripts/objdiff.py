@@ -4,7 +4,7 @@
 
 A function is its instructions and relocations with everything taken out that
 moves without a change of code: addresses, raw bytes, offsets into string and
-data sections, the numbers gcc appends to clones. Jumps inside the function
+data sections, the numbers gcc appends to clones and unique names. Jumps inside the function
 stay, as offsets from its start. Prints one line for each function that
 differs, exists on one side only, and a summary; ends with status 0 either
 way, for what is acceptable is for people to say.
@@ -21,6 +21,7 @@ PAD = re.compile(r'^(nop|int3|cs nop|xchg +%ax,%ax|data16)')
 
 
 def clone(name):
+    name = re.sub(r'(__UNIQUE_ID_\w+)_\d+$', r'\1', name)
     return re.sub(r'\.(isra|constprop|part|cold)(\.\d+)?', r'.\1', re.sub(r'\.\d+$', '', name))
 
 

@@ -4,6 +4,7 @@
 # make objdiff: with what the series adds configured out, the objects of KVM,
 # iommufd and VFIO should be those of the base. Builds both in the same work
 # tree and object folder, compares function by function, lists what differs.
+# lab/objdiff.md has the reasons.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -12,33 +13,51 @@
 # shellcheck source=scripts/worktree.sh
 . "$TOP/scripts/worktree.sh"
 
-obj=$BUILD/obj/objdiff-$ARCH
 save=$BUILD/objdiff
 head=$(tgit rev-parse HEAD)
-off=$save/off.config
-
 mkdir -p "$save"
-# Something that selects one of these makes make_config stop.
-sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/# \1 is not set/p' "$TOP/lab/config/feature.config" >"$off"
-how=$({ cat "$TOP"/lab/config/{base,"$ARCH"}.config "$off"; "$(cross "$ARCH")gcc" --version; } | sha256sum)
-for side in base series; do
-	commit=$head
-	[ $side = series ] || commit=refs/tags/base
-	# What was made from the same tree in the same way is still good.
-	key="$(tgit rev-parse "$commit^{tree}") $how"
-	[ "$(cat "$save/$side.key" 2>/dev/null)" != "$key" ] || continue
-	rm -f "$save/$side.key"
-	step_checkout "$commit"
-	TREE=$STEP make_config "$obj" "$ARCH" "$TOP"/lab/config/{base,"$ARCH"}.config "$off"
-	step_make "$obj" "$LOGS/objdiff-$side.log" "${LAB_DIRS[@]}"
-	rm -rf "${save:?}/$side"
-	mkdir -p "$save/$side"
-	# Objects that have a source file: no linked ones, no *.mod.o.
-	(cd "$obj" && find "${LAB_DIRS[@]}" virt/kvm -name '*.o') | while read -r o; do
-		[ -f "$STEP/${o%.o}.c" ] || continue
-		mkdir -p "$save/$side/$(dirname "$o")"
-		cp "$obj/$o" "$save/$side/$o"
+
+# compare NAME WHAT CONFIG...: build both sides with these fragments.
+compare() {
+	local name=$1 what=$2 obj=$BUILD/obj/objdiff-$ARCH-$1 dir=$save/$1 side commit key how o
+	shift 2
+	mkdir -p "$dir"
+	how=$({ cat "$@"; "$(cross "$ARCH")gcc" --version; } | sha256sum)
+	for side in base series; do
+		commit=$head
+		[ $side = series ] || commit=refs/tags/base
+		# What was made from the same tree in the same way is still good.
+		key="$(tgit rev-parse "$commit^{tree}") $how"
+		[ "$(cat "$dir/$side.key" 2>/dev/null)" != "$key" ] || continue
+		rm -f "$dir/$side.key"
+		step_checkout "$commit"
+		TREE=$STEP make_config "$obj" "$ARCH" "$@"
+		step_make "$obj" "$LOGS/objdiff-$name-$side.log" "${LAB_DIRS[@]}"
+		rm -rf "${dir:?}/$side"
+		mkdir -p "$dir/$side"
+		# Objects that have a source file: no linked ones, no *.mod.o.
+		(cd "$obj" && find "${LAB_DIRS[@]}" virt/kvm -name '*.o') | while read -r o; do
+			[ -f "$STEP/${o%.o}.c" ] || continue
+			mkdir -p "$dir/$side/$(dirname "$o")"
+			cp "$obj/$o" "$dir/$side/$o"
+		done
+		echo "$key" >"$dir/$side.key"
 	done
-	echo "$key" >"$save/$side.key"
-done
-OBJDUMP=$(cross "$ARCH")objdump python3 "$TOP/scripts/objdiff.py" "$save/base" "$save/series"
+	say "== $what"
+	OBJDUMP=$(cross "$ARCH")objdump python3 "$TOP/scripts/objdiff.py" "$dir/base" "$dir/series"
+}
+
+# Something that selects one of these makes make_config stop.
+sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/# \1 is not set/p' "$TOP/lab/config/feature.config" >"$save/off.config"
+arch=$TOP/lab/config/$ARCH.config
+compare off "the options of the series off" "$TOP/lab/config/base.config" "$arch" "$save/off.config"
+
+# In the first comparison the base has its own way from VFIO to iommufd, which
+# the series takes out. Without dma-buf neither side has one.
+without='CONFIG_(VFIO_PCI_DMABUF|DMA_SHARED_BUFFER|SYNC_FILE|UDMABUF|DMABUF_HEAPS.*)='
+grep -vE "^$without" "$TOP/lab/config/base.config" >"$save/none.config"
+{
+	grep -E "^$without" "$TOP/lab/config/base.config" | sed 's/^\([^=]*\)=.*/# \1 is not set/'
+	cat "$save/off.config"
+} >"$save/none-off.config"
+compare none "no dma-buf at all" "$save/none.config" "$arch" "$save/none-off.config"

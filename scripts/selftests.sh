@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The test programs that lab/tests.tab names, static, in
-# build/selftests/<arch>. Only those: the kernel has hundreds.
+# build/selftests/<arch>. Only those: the kernel has hundreds. With --there:
+# of them only those that the tree has, which may be an earlier step.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
-out=$BUILD/selftests/$ARCH
+out=${SELFTESTS:-$BUILD/selftests/$ARCH}
+there=${1:-}
 hdr=$out/hdr
 mkdir -p "$out"
 exec 9>"$out/lock"
@@ -38,7 +40,10 @@ build_all() {
 		mapfile -t progs < <(awk -v arch="$ARCH" -v d="$dir/" '
 			/^#/ || NF < 7 { next }
 			("," $2 ",") ~ ("," arch ",") && index($7, d) == 1 { print substr($7, length(d) + 1) }' \
-			"$TOP/lab/tests.tab" | sort -u)
+			"$TOP/lab/tests.tab" | sort -u |
+			while read -r prog; do
+				[ -n "$there" ] && [ ! -f "$TREE/tools/testing/selftests/$dir/$prog.c" ] || echo "$prog"
+			done)
 		[ ${#progs[@]} -eq 0 ] || build_dir "$dir" "${progs[@]}"
 	done
 }
