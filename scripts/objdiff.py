@@ -21,7 +21,7 @@ PAD = re.compile(r'^(nop|int3|cs nop|xchg +%ax,%ax|data16)')
 
 
 def clone(name):
-    name = re.sub(r'(__UNIQUE_ID_\w+)_\d+$', r'\1', name)
+    name = re.sub(r'(__UNIQUE_ID_\w+)_\d+(\.\d+)?$', r'\1', name)
     return re.sub(r'\.(isra|constprop|part|cold)(\.\d+)?', r'.\1', re.sub(r'\.\d+$', '', name))
 
 
