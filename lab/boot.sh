@@ -17,8 +17,9 @@ obj=$(objdir "$arch" "$flavour")
 mkdir -p "$dir/cpio/lab"
 cp "$list" "$dir/cpio/lab/list"
 (cd "$dir/cpio" && find . | cpio -o -H newc -R 0:0 --quiet) >"$dir/list.cpio"
-# shellcheck disable=SC2086
-cat "$BUILD/initramfs-$arch-$flavour.cpio" ${EXTRA_CPIO:-} "$dir/list.cpio" >"$dir/initrd"
+extra=()
+[ "$profile" != vmm ] || extra=("$BUILD/vmm.cpio")
+cat "$BUILD/initramfs-$arch-$flavour.cpio" "${extra[@]}" "$dir/list.cpio" >"$dir/initrd"
 rm -f "$dir"/{console,tests}.log
 
 machine "$arch" "$profile"

@@ -67,16 +67,16 @@ bench_machine() {
 }
 
 # The devices of make demo-vmm work: a network behind igb, with a file to fetch,
-# a disk behind nvme, and an edu that can address all memory. VMM_DIR has both.
+# a disk behind nvme, and an edu that can address all memory. lab/vmm.sh makes both.
 vmm_devices() {
 	QEMU+=(
-		-netdev "user,id=net,restrict=on,tftp=$VMM_DIR/tftp"
+		-netdev "user,id=net,restrict=on,tftp=$BUILD/vmm/tftp"
 		-device igb,netdev=net,addr=3
 		-object memory-backend-ram,id=shm,size=64M,share=on
 		-device ivshmem-plain,memdev=shm,addr=4
 		-device edu,addr=5,dma_mask=0xffffffffffff
 		-device pci-testdev,membar=8G,addr=6
-		-drive "file=$VMM_DIR/disk,format=raw,if=none,id=disk"
+		-drive "file=$BUILD/vmm/disk,format=raw,if=none,id=disk"
 		-device nvme,serial=lab,cmb_size_mb=16,drive=disk,addr=7
 	)
 	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}")"

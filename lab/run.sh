@@ -42,6 +42,11 @@ for flavour in "${flavours[@]}"; do
 	"$TOP/lab/initramfs.sh" "$ARCH" "$flavour"
 done
 
+# The guests of the vmm machine bring their VMM and their kernel.
+if compgen -G "$out/t/*-vmm.t" >/dev/null; then
+	"$TOP/lab/vmm.sh" prepare
+fi
+
 say "==> running the tests (output of each in ${out#"$TOP"/}/)"
 rc=0
 # A machine takes one CPU of the host: accel in machine.sh.

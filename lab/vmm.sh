@@ -3,11 +3,14 @@
 #
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
 # ivshmem and edu assigned. VARIANTS="on off stock" picks the runs.
+# vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
+# (the file to fetch, the disk): for the lines of tests.tab with that machine.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
 
 dir=$BUILD/test/demo-vmm
+data=$BUILD/vmm
 cpio=$BUILD/vmm.cpio
 root=$BUILD/root-vmm
 file_size=256K
@@ -28,7 +31,7 @@ guest_initrd() {
 	install -m 755 "$TOP/lab/vmm/guest-init" "$g/init"
 	install -m 755 "$TOP/lab/vmm/dhcp-script" "$g/bin/dhcp-script"
 	gcc -O2 -Wall -static -o "$g/bin/devtool" "$TOP/lab/vmm/devtool.c"
-	sha256sum <"$dir/tftp/file" | cut -c 1-64 >"$g/file.sha256"
+	sha256sum <"$data/tftp/file" | cut -c 1-64 >"$g/file.sha256"
 	(cd "$g" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) | gzip -1 >"$1"
 }
 
@@ -55,29 +58,41 @@ overlay() {
 	cp "$(objdir x86 guest)/arch/x86/boot/bzImage" "$root/vmm/bzImage"
 	guest_initrd "$root/vmm/initrd"
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
+	mkdir "$root/lab"
+	printf '#!/bin/sh\nexec /vmm/run "$@"\n' >"$root/lab/demo-vmm"
+	chmod 755 "$root/lab/demo-vmm"
 	gcc -O2 -Wall -static -isystem "$BUILD/selftests/x86/hdr/include" \
 		-o "$root/vmm/vfio-dmabuf-vmm" "$TREE/samples/vfio-dmabuf/vfio-dmabuf-vmm.c"
 	(cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) >"$cpio"
 }
 
-"$TOP/scripts/qemu.sh"
-"$TOP/lab/guest.sh"
-[ -n "${SKIP_BUILD:-}" ] || "$TOP/scripts/build.sh"
-[ -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ] && [ -n "${SKIP_BUILD:-}" ] || {
-	"$TOP/scripts/selftests.sh"
-	"$TOP/lab/initramfs.sh" x86 "$FLAVOUR"
+prepare() {
+	"$TOP/scripts/qemu.sh"
+	"$TOP/lab/guest.sh"
+	mkdir -p "$data/tftp"
+	head -c "$file_size" /dev/urandom >"$data/tftp/file"
+	rm -f "$data/disk"
+	truncate -s 64M "$data/disk"
+	overlay
 }
 
-mkdir -p "$dir/tftp"
-head -c "$file_size" /dev/urandom >"$dir/tftp/file"
-truncate -s 0 "$dir/disk"
-truncate -s 64M "$dir/disk"
-overlay
+if [ "${1:-}" = prepare ]; then
+	prepare
+	exit
+fi
+
+if [ -z "${SKIP_BUILD:-}" ] || [ ! -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ]; then
+	"$TOP/scripts/build.sh"
+	"$TOP/scripts/selftests.sh"
+	"$TOP/lab/initramfs.sh" x86 "$FLAVOUR"
+fi
+prepare
 
 say "==> booting ($variants)"
-echo "demo-vmm ${LIMIT:-1300} /vmm/run $variants" >"$dir/list"
+mkdir -p "$dir"
+echo "demo-vmm ${LIMIT:-1300} demo-vmm $variants" >"$dir/list"
 : >"$dir/tests.log"
-VMM_DIR=$dir EXTRA_CPIO=$cpio "$TOP/lab/boot.sh" x86 "$FLAVOUR" vmm "$dir/list" "$dir" &
+"$TOP/lab/boot.sh" x86 "$FLAVOUR" vmm "$dir/list" "$dir" &
 pid=$!
 tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | tr -d '\r' | grep --line-buffered -v '^@@' || true
 wait "$pid" || true
