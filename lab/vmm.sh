@@ -3,6 +3,7 @@
 #
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
 # ivshmem and edu assigned. VARIANTS="on off stock" picks the runs.
+# GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
 
@@ -55,7 +56,7 @@ overlay() {
 			[ ! -f "$d/$f" ] || { cp -L "$d/$f" "$root/vmm/share/"; break; }
 		done
 	done
-	cp "$(objdir x86 guest)/arch/x86/boot/bzImage" "$root/vmm/bzImage"
+	cp "${GUEST_KERNEL:-$(objdir x86 guest)/arch/x86/boot/bzImage}" "$root/vmm/bzImage"
 	guest_initrd "$root/vmm/initrd"
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
 	mkdir "$root/lab"
@@ -68,7 +69,7 @@ overlay() {
 
 prepare() {
 	"$TOP/scripts/qemu.sh"
-	"$TOP/lab/guest.sh"
+	[ -n "${GUEST_KERNEL:-}" ] || "$TOP/lab/guest.sh"
 	mkdir -p "$data/tftp"
 	head -c "$file_size" /dev/urandom >"$data/tftp/file"
 	rm -f "$data/disk"
