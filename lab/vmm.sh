@@ -17,6 +17,10 @@ root=$BUILD/root-vmm
 file_size=256K
 variants=${VARIANTS:-on off stock}
 
+mkdir -p "$BUILD"
+exec 7>"$BUILD/vmm.lock"
+flock 7
+
 # A dynamic program cannot bring its libraries to a place of its own unless its
 # loader comes along, too: lib/ld.so is started with the program as argument.
 libraries() { # BINARY...
