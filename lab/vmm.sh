@@ -99,7 +99,7 @@ echo "demo-vmm ${LIMIT:-1300} demo-vmm $variants" >"$dir/list"
 : >"$dir/tests.log"
 "$TOP/lab/boot.sh" x86 "$FLAVOUR" vmm "$dir/list" "$dir" &
 pid=$!
-tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | tr -d '\r' | grep --line-buffered -v '^@@' || true
+tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | sed -u -e 's/\r//' -e '/^@@/d' || true
 wait "$pid" || true
 tr -d '\r' <"$dir/tests.log" | grep -v '^@@' >"$dir/transcript.txt" || true
 rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
