@@ -59,23 +59,26 @@
  *
  * There are three memory models:
  *
- * ================= ================== ================== ====================
- * ..                pinned             revocable          dynamic
- * ================= ================== ================== ====================
- * promise to the    memory stays       memory stays where as revocable, and a
- * importer          until detach       it is, or goes     call when it is back
- * importer has to   nothing            ``invalidate``     ``invalidate``,
- * implement                                               ``restore``
- * on move           never happens      never happens      invalidate, then
- *                                                         restore; other
- *                                                         addresses
- * on revoke         exporter has to    invalidate         invalidate
- *                   wait for detach
- * on restore        never happens      may map again,     restore is called,
- *                                      is not told        may map at once
- * on release of     exporter has to    invalidate, map    invalidate, map
- * the owner         wait for detach    gives -ENODEV      gives -ENODEV
- * ================= ================== ================== ====================
+ * ============== ================== ================== ====================
+ * ..             pinned             revocable          dynamic
+ * ============== ================== ================== ====================
+ * promise        memory stays       memory stays where as revocable, and a
+ *                until detach       it is, or goes     call when it is back
+ * needs          nothing            ``invalidate``     ``invalidate``,
+ *                                                      ``restore``
+ * move           never happens      never happens      invalidate, then
+ *                                                      restore; other
+ *                                                      addresses
+ * revoke         exporter has to    invalidate         invalidate
+ *                wait for detach
+ * restore        never happens      may map again,     restore is called,
+ *                                   is not told        may map at once
+ * owner's end    exporter has to    invalidate, map    invalidate, map
+ *                wait for detach    gives -ENODEV      gives -ENODEV
+ * ============== ================== ================== ====================
+ *
+ * Promise is what the importer is promised, needs what it has to implement; the
+ * rest is what happens when.
  *
  * Attaching to a revoked buffer works. dma_buf_phys_map() then gives -EAGAIN
  * until the buffer is restored, and -ENODEV when it never will be.

@@ -308,8 +308,13 @@ static void describe_fault(const char *what, u64 gpa)
 {
 	struct kvm_run *run = vcpu->run;
 
-	check(run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
-	      (run->memory_fault.flags & KVM_MEMORY_EXIT_FLAG_REVOKED) &&
+	if (run->exit_reason != KVM_EXIT_MEMORY_FAULT) {
+		check(false, "%s: guest's access ends with exit %s", what,
+		      exit_reason_str(run->exit_reason));
+		return;
+	}
+
+	check((run->memory_fault.flags & KVM_MEMORY_EXIT_FLAG_REVOKED) &&
 	      run->memory_fault.gpa == gpa,
 	      "%s: guest's access exits with %s, gpa 0x%llx, size 0x%llx, flags 0x%llx%s",
 	      what, exit_reason_str(run->exit_reason), run->memory_fault.gpa,

@@ -955,7 +955,9 @@ DMABUF_X86_TEST(smm)
 	inject_smi(vcpu);
 	vcpu_run(vcpu);
 	smm_expect(vcpu, (u32)TAG(5));
-	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
+	/* Out of SMM the guest goes on with its load from where there is no slot. */
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+	TEST_ASSERT_EQ(vcpu->run->mmio.phys_addr, SMM_BAR_GPA);
 }
 
 /*
@@ -1052,6 +1054,19 @@ static void test_nested(FIXTURE_DATA(dmabuf_x86) *self, const struct nested_shap
 		/* First, last and two in between: all of the rmaps. */
 		page = i * last / 3;
 		TEST_ASSERT_EQ(l2_read(vcpu, l2 + page * PAGE_SIZE), TAG(s->first + page));
+
+		/*
+		 * A load first: a store can fault for the sake of the Dirty bit
+		 * of L1's page tables, although there is an entry.
+		 */
+		decode(self, false);
+		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, l2 + page * PAGE_SIZE, 0, 0),
+			       GUEST_FAULT);
+		assert_revoked_exit(vcpu, gpa + page * PAGE_SIZE);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
+		TEST_ASSERT_EQ(guest_res(vcpu), TAG(s->first + page));
+
 		decode(self, false);
 		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_WRITE, l2 + page * PAGE_SIZE + 8,
 					 PATTERN + i, 0), GUEST_FAULT);
