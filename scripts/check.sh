@@ -31,7 +31,19 @@ EXCEPTIONS=(
 	# The parts of a trace event are lists of statements, laid out like a
 	# block in every trace header of the kernel.
 	'OPEN_ENDED_LINE|^include/trace/events/|^\+	TP_(STRUCT__entry|fast_assign)\($'
-	'PARENTHESIS_ALIGNMENT|^include/trace/events/|^\+(DECLARE_EVENT_CLASS|DEFINE_EVENT)\('
+	'PARENTHESIS_ALIGNMENT|^include/trace/events/|^\+(DECLARE_EVENT_CLASS|DEFINE_EVENT|TRACE_EVENT)\('
+	# Test programs: macros that return from a case are how the harness skips,
+	# and those that make variants use their arguments more than once. Device
+	# memory is volatile, as what a signal handler sets. "unbind" is a file.
+	'MACRO_WITH_FLOW_CONTROL|^tools/testing/selftests/|^\+#define SKIP_IF'
+	'MACRO_ARG_REUSE|^tools/testing/selftests/|^\+#define (RACE_VARIANT|POINTS)\('
+	'VOLATILE|^tools/testing/selftests/|volatile'
+	'EMBEDDED_FUNCTION_NAME|^tools/testing/selftests/|driver/unbind'
+	# Lines that a patch moves, or that do as their neighbours do.
+	'PREFER_DEFINED_ATTRIBUTE_MACRO|^tools/testing/selftests/iommu/iommufd_utils\.h|mfd'
+	'OPEN_ENDED_LINE|^drivers/vfio/vfio_main\.c|vfio_ioctl_device_feature_'
+	# User space includes this header, and has no BIT_ULL().
+	'BIT_MACRO|^drivers/iommu/iommufd/iommufd_test\.h|1ULL << '
 )
 
 # checkpatch's output without the exceptions and the totals.
