@@ -369,7 +369,7 @@ TEST_F(vfio_pci_unmappable_test, ways_are_ways)
 		SKIP(return, "Only without");
 
 	for (w = 0; w < ARRAY_SIZE(ways); w++) {
-		if (!ways[w].vfio || (bar->plain >= bar->size))
+		if (!ways[w].vfio || bar->plain >= bar->size)
 			continue;
 		if ((ways[w].try == way_mmap ||
 		     ways[w].try == way_mmap_read_only) &&
