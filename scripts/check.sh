@@ -36,6 +36,7 @@ EXCEPTIONS=(
 	# and those that make variants use their arguments more than once. Device
 	# memory is volatile, as what a signal handler sets. "unbind" is a file.
 	'MACRO_WITH_FLOW_CONTROL|^tools/testing/selftests/|^\+#define SKIP_IF'
+	'MULTISTATEMENT_MACRO_USE_DO_WHILE|^tools/testing/selftests/|^\+#define RACE_VARIANT\('
 	'MACRO_ARG_REUSE|^tools/testing/selftests/|^\+#define (RACE_VARIANT|POINTS)\('
 	'VOLATILE|^tools/testing/selftests/|volatile'
 	'EMBEDDED_FUNCTION_NAME|^tools/testing/selftests/|driver/unbind'
