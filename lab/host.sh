@@ -93,7 +93,7 @@ broken_patch_is_refused() (
 	[ "$(tgit rev-parse HEAD)" = "$before" ]
 )
 
-echo 1..5
+echo 1..6
 try "tree, then refresh, changes nothing" "$TOP/scripts/refresh.sh" --check
 try "a patch that does not apply is named and leaves nothing half done" broken_patch_is_refused
 try "no overlay file is a file of the base" no_foreign_files
