@@ -23,17 +23,11 @@ dir=$BUILD/bench
 mkdir -p "$dir"
 table "$ARCH" release bench bench >"$dir/list"
 [ -s "$dir/list" ] || die "lab/tests.tab has no bench line for $ARCH"
-"$TOP/scripts/build.sh"
-"$TOP/scripts/selftests.sh"
-"$TOP/lab/initramfs.sh" "$ARCH" release
+build_machine "$ARCH" release
 
 say "==> measuring (${dir#"$TOP"/}/tests.log)"
 : >"$dir/tests.log"
 "$TOP/lab/boot.sh" "$ARCH" release bench "$dir/list" "$dir" || true
 tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >"$dir/figures.tsv"
-rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
-[ "${rc:-none}" = 0 ] || {
-	tail -n 20 "$dir/tests.log" >&2
-	die "the benchmark ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
-}
+program_succeeded "$dir"
 python3 "$TOP/lab/bench.py" "$dir" ${DOC:+"$DOC"}

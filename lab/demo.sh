@@ -14,9 +14,7 @@ dir=$BUILD/test/demo
 mkdir -p "$dir"
 table "$ARCH" "$FLAVOUR" demo demo >"$dir/list"
 [ -s "$dir/list" ] || die "lab/tests.tab has no demo line for $ARCH, $FLAVOUR: not there yet"
-"$TOP/scripts/build.sh"
-"$TOP/scripts/selftests.sh"
-"$TOP/lab/initramfs.sh" "$ARCH" "$FLAVOUR"
+build_machine "$ARCH" "$FLAVOUR"
 
 say "==> booting"
 : >"$dir/tests.log"
@@ -26,8 +24,7 @@ pid=$!
 tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | stdbuf -o0 tr -d '\r' |
 	grep --line-buffered -v -e '^@@' -e '^Random seed' | tee "$dir/transcript.txt" || true
 wait "$pid" || true
-rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
-[ "${rc:-none}" = 0 ] || die "the demo ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
+program_succeeded "$dir"
 found=$(tr -d '\r' <"$dir/console.log" | grep -E "$SPLATS" | head -n 5 || true)
 [ -z "$found" ] || die "the kernel complained (${dir#"$TOP"/}/console.log):
 $found"

@@ -11,12 +11,12 @@
 . "$(dirname "$0")/../scripts/common.sh"
 # shellcheck source=lab/machine.sh
 . "$TOP/lab/machine.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
 
 commands=
 [ -t 0 ] || commands=$(cat)
-"$TOP/scripts/build.sh"
-"$TOP/scripts/selftests.sh"
-"$TOP/lab/initramfs.sh" "$ARCH" "$FLAVOUR"
+build_machine "$ARCH" "$FLAVOUR"
 obj=$(objdir "$ARCH" "$FLAVOUR")
 machine "$ARCH" "${PROFILE:-pci}"
 kernel=$obj/arch/x86/boot/bzImage

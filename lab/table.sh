@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# Reads lab/tests.tab.
+# Reads lab/tests.tab, and what several commands do with a line of it.
 
 # table ARCH FLAVOUR PROFILE TIER: "name timeout command" lines of one boot.
 # Each column can be "*". ONLY= keeps the tests whose name matches one of its
@@ -40,6 +40,22 @@ device_address() (
 
 # Machine profiles the table uses.
 profiles() { awk '!/^#/ && NF >= 7 { print $4 }' "$TOP/lab/tests.tab" | sort -u; }
+
+# Kernel, test programs and initramfs, as far as they are not there.
+build_machine() { # ARCH FLAVOUR
+	"$TOP/scripts/build.sh"
+	"$TOP/scripts/selftests.sh"
+	"$TOP/lab/initramfs.sh" "$1" "$2"
+}
+
+# DIR, where a machine ran a single line: dies unless its program succeeded.
+program_succeeded() {
+	local rc
+	rc=$(tr -d '\r' <"$1/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
+	[ "${rc:-none}" = 0 ] && return
+	tail -n 20 "$1/tests.log" >&2
+	die "the program ended with status ${rc:-none} (${1#"$TOP"/}/console.log has the kernel's side)"
+}
 
 # What a kernel says when something is wrong with it.
 # shellcheck disable=SC2034

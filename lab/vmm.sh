@@ -9,6 +9,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
 
 dir=$BUILD/test/demo-vmm
 data=$BUILD/vmm
@@ -87,9 +89,7 @@ if [ "${1:-}" = prepare ]; then
 fi
 
 if [ -z "${SKIP_BUILD:-}" ] || [ ! -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ]; then
-	"$TOP/scripts/build.sh"
-	"$TOP/scripts/selftests.sh"
-	"$TOP/lab/initramfs.sh" x86 "$FLAVOUR"
+	build_machine x86 "$FLAVOUR"
 fi
 prepare
 
@@ -102,5 +102,4 @@ pid=$!
 tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | sed -u -e 's/\r//' -e '/^@@/d' || true
 wait "$pid" || true
 tr -d '\r' <"$dir/tests.log" | grep -v '^@@' >"$dir/transcript.txt" || true
-rc=$(tr -d '\r' <"$dir/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
-[ "${rc:-none}" = 0 ] || die "the demo ended with status ${rc:-none} (${dir#"$TOP"/}/console.log has the kernel's side)"
+program_succeeded "$dir"

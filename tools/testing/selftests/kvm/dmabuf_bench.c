@@ -125,23 +125,12 @@ static void least(u64 *best, u64 value)
 /*
  * The device
  */
-static int largest_bar(struct vfio_pci_device *d)
-{
-	int i, best = 0;
-
-	for (i = 1; i < PCI_STD_NUM_BARS; i++)
-		if ((d->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP) &&
-		    d->bars[i].info.size > d->bars[best].info.size)
-			best = i;
-
-	return best;
-}
-
 static void device_open(struct device *dev, const char *bdf)
 {
 	dev->vfio = vfio_pci_device_init_nomap(bdf, iommu);
 	vfio_pci_set_memory_decode(dev->vfio, true);
-	dev->bar = largest_bar(dev->vfio);
+	dev->bar = vfio_pci_largest_bar(dev->vfio, 0);
+	TEST_ASSERT(dev->bar >= 0, "%s has no memory BAR", bdf);
 	dev->size = dev->vfio->bars[dev->bar].info.size;
 	dev->window = mmap_reserve(dev->size, min_t(u64, dev->size, SZ_1G), 0);
 	dev->fd = -1;

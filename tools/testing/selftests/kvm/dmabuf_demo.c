@@ -128,18 +128,6 @@ static bool bound_to_vfio(const char *name)
 	return !access(path, F_OK);
 }
 
-static int largest_bar(struct vfio_pci_device *d)
-{
-	int i, best = 0;
-
-	for (i = 1; i < PCI_STD_NUM_BARS; i++)
-		if ((d->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP) &&
-		    d->bars[i].info.size > d->bars[best].info.size)
-			best = i;
-
-	return best;
-}
-
 /* Lines of /proc/self/maps that are device memory. */
 static int device_mappings(int *total)
 {
@@ -397,7 +385,10 @@ static int open_device(int which)
 
 	dev[which] = vfio_pci_device_init_nomap(bdf[which], iommu);
 	/* Registers are in BAR 0. */
-	bar[which] = which == DEV_MEM || which == DEV_BIG ? largest_bar(dev[which]) : 0;
+	bar[which] = 0;
+	if (which == DEV_MEM || which == DEV_BIG)
+		bar[which] = vfio_pci_largest_bar(dev[which], 0);
+	TEST_ASSERT(bar[which] >= 0, "%s has no memory BAR", bdf[which]);
 	vfio_pci_set_memory_decode(dev[which], true);
 	fd[which] = vfio_pci_dmabuf_export_bar(dev[which], bar[which]);
 	return 0;

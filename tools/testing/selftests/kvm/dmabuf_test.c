@@ -75,32 +75,14 @@ FIXTURE(dmabuf) {
 	struct kvm_vm *vm;
 };
 
-/* The largest memory BAR of a device, or -1. */
-static int largest_bar(struct vfio_pci_device *dev)
-{
-	int i, best = -1;
-
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		if (!(dev->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		if (best < 0 || dev->bars[i].info.size > dev->bars[best].info.size)
-			best = i;
-	}
-
-	return best;
-}
-
 static u64 bar_read64(FIXTURE_DATA(dmabuf) *self, u64 offset)
 {
-	u64 val;
-
-	vfio_pci_bar_read(self->dev, self->bar, offset, &val, sizeof(val));
-	return val;
+	return vfio_pci_bar_read64(self->dev, self->bar, offset);
 }
 
 static void bar_write64(FIXTURE_DATA(dmabuf) *self, u64 offset, u64 val)
 {
-	vfio_pci_bar_write(self->dev, self->bar, offset, &val, sizeof(val));
+	vfio_pci_bar_write64(self->dev, self->bar, offset, val);
 }
 
 static void decode(FIXTURE_DATA(dmabuf) *self, bool on)
@@ -138,16 +120,6 @@ static void guest_write(struct kvm_vcpu *vcpu, u64 gpa, u64 val)
 	TEST_ASSERT(exit == GUEST_DONE_CMD,
 		    "write of 0x%lx: wanted no exit, got %s", gpa,
 		    exit_reason_str(vcpu->run->exit_reason));
-}
-
-static void assert_revoked_exit(struct kvm_vcpu *vcpu, u64 gpa)
-{
-	struct kvm_run *run = vcpu->run;
-
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
-	TEST_ASSERT_EQ(run->memory_fault.flags, KVM_MEMORY_EXIT_FLAG_REVOKED);
-	TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
-	TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
 }
 
 /*
@@ -254,7 +226,7 @@ FIXTURE_SETUP(dmabuf)
 	self->iommu = iommu_init(MODE_IOMMUFD);
 	open_device(self);
 
-	self->bar = largest_bar(self->dev);
+	self->bar = vfio_pci_largest_bar(self->dev, 0);
 	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR", bdfs[0]);
 	self->bar_size = self->dev->bars[self->bar].info.size;
@@ -701,11 +673,10 @@ DMABUF_TEST(leaf_size_1g)
 
 	for (i = 1; i < nr_bdfs && bar < 0; i++) {
 		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
-		bar = largest_bar(dev);
-		if (bar >= 0 && dev->bars[bar].info.size >= 2ull * SZ_1G)
+		bar = vfio_pci_largest_bar(dev, 2ull * SZ_1G);
+		if (bar >= 0)
 			break;
 		vfio_pci_device_cleanup(dev);
-		bar = -1;
 	}
 	if (bar < 0)
 		SKIP(return, "no second device with a BAR of 2 GiB");

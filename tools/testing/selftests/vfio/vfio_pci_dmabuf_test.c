@@ -46,28 +46,6 @@
 static const char *exporter_bdf;
 static const char *initiator_bdf;
 
-/* Returns the index of the largest memory BAR of at least min_size, or -1. */
-static int largest_bar(struct vfio_pci_device *device, u64 min_size)
-{
-	u64 largest = 0;
-	int i, bar = -1;
-
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		struct vfio_region_info *info = &device->bars[i].info;
-
-		/* What VFIO lets be mapped is memory, and at least a page. */
-		if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		if (info->size < min_size || info->size <= largest)
-			continue;
-
-		largest = info->size;
-		bar = i;
-	}
-
-	return bar;
-}
-
 /* VFIO_DEVICE_FEATURE with the arguments as they are; 0 or an fd, or -errno. */
 static int feature_ioctl(struct vfio_pci_device *device, u32 flags, u32 argsz,
 			 const void *data, size_t size)
@@ -106,7 +84,7 @@ FIXTURE_SETUP(vfio_pci_dmabuf_test)
 	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
 	self->iova_allocator = iova_allocator_init(self->iommu);
 
-	self->bar = largest_bar(self->device, 8 * self->page);
+	self->bar = vfio_pci_largest_bar(self->device, 8 * self->page);
 	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR of 8 pages", exporter_bdf);
 
@@ -316,7 +294,7 @@ FIXTURE_SETUP(vfio_pci_dmabuf_errno_test)
 	self->page = getpagesize();
 	self->iommu = iommu_init(MODE_IOMMUFD);
 	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
-	self->bar = largest_bar(self->device, 8 * self->page);
+	self->bar = vfio_pci_largest_bar(self->device, 8 * self->page);
 	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR of 8 pages", exporter_bdf);
 	self->size = self->device->bars[self->bar].info.size;
@@ -679,6 +657,18 @@ TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
 	ASSERT_EQ(0, close(fd));
 }
 
+/* Export the BAR, and put the device into D3hot; -1 if it has no such state. */
+static int export_in_d3hot(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
+{
+	int fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+
+	if (!__vfio_pci_set_power_state(self->device, 3))
+		return fd;
+
+	close(fd);
+	return -1;
+}
+
 TEST_F(vfio_pci_dmabuf_test, sysfs_reset_in_d3hot)
 {
 	int fd;
@@ -686,11 +676,9 @@ TEST_F(vfio_pci_dmabuf_test, sysfs_reset_in_d3hot)
 	if (!(self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
 		SKIP(return, "%s cannot be reset", exporter_bdf);
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	if (__vfio_pci_set_power_state(self->device, 3)) {
-		close(fd);
+	fd = export_in_d3hot(self);
+	if (fd < 0)
 		SKIP(return, "%s has no PM capability", exporter_bdf);
-	}
 	EXPECT_REVOKED(self, fd);
 
 	/* As with VFIO's own: the reset leaves the device in D0. */
@@ -719,11 +707,9 @@ TEST_F(vfio_pci_dmabuf_test, d3hot)
 {
 	int fd;
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	if (__vfio_pci_set_power_state(self->device, 3)) {
-		close(fd);
+	fd = export_in_d3hot(self);
+	if (fd < 0)
 		SKIP(return, "%s has no PM capability", exporter_bdf);
-	}
 	EXPECT_REVOKED(self, fd);
 
 	/* Two causes: neither's end alone brings the memory back. */
@@ -745,11 +731,9 @@ TEST_F(vfio_pci_dmabuf_test, d3hot_reset)
 	if (!(self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
 		SKIP(return, "%s cannot be reset", exporter_bdf);
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	if (__vfio_pci_set_power_state(self->device, 3)) {
-		close(fd);
+	fd = export_in_d3hot(self);
+	if (fd < 0)
 		SKIP(return, "%s has no PM capability", exporter_bdf);
-	}
 	EXPECT_REVOKED(self, fd);
 
 	/* The reset leaves the device in D0. */
@@ -971,25 +955,11 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_errno)
 
 TEST_F(vfio_pci_dmabuf_test, user_revoke_fault)
 {
-	size_t size = sizeof(struct vfio_device_feature) +
-		      sizeof(struct vfio_device_feature_dma_buf_user);
-	struct vfio_device_feature *feature;
-	void *mem;
-
-	mem = mmap(NULL, 2 * self->page, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, mem);
-	ASSERT_EQ(0, mprotect(mem + self->page, self->page, PROT_NONE));
-
-	/* All of the structure but its last byte. */
-	feature = mem + self->page - size + 1;
-	feature->argsz = size;
-	feature->flags = VFIO_DEVICE_FEATURE_SET |
-			 VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE;
-	ASSERT_EQ(-1, ioctl(self->device->fd, VFIO_DEVICE_FEATURE, feature));
-	ASSERT_EQ(EFAULT, errno);
-
-	ASSERT_EQ(0, munmap(mem, 2 * self->page));
+	ASSERT_EQ(-EFAULT,
+		  __vfio_pci_feature_fault(self->device,
+					   VFIO_DEVICE_FEATURE_SET |
+					   VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE,
+					   sizeof(struct vfio_device_feature_dma_buf_user)));
 }
 
 TEST_F(vfio_pci_dmabuf_test, user_revoke_foreign)
@@ -1235,7 +1205,7 @@ FIXTURE_SETUP(vfio_pci_dmabuf_p2p_test)
 	self->page = getpagesize();
 	self->iommu = iommu_init(MODE_IOMMUFD);
 	self->exporter = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
-	self->bar = largest_bar(self->exporter, 8 * self->page);
+	self->bar = vfio_pci_largest_bar(self->exporter, 8 * self->page);
 	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR of 8 pages", exporter_bdf);
 
@@ -1882,7 +1852,7 @@ TEST_F(vfio_pci_dmabuf_vmm_test, page_sizes)
 	iova_t iova;
 	int bar, fd;
 
-	bar = largest_bar(self->device, 4UL * SZ_1G);
+	bar = vfio_pci_largest_bar(self->device, 4UL * SZ_1G);
 	if (bar < 0)
 		SKIP(return, "%s has no BAR of 4 GiB", exporter_bdf);
 	if (count_entries(exporter_bdf, 0, 0, &nr))

@@ -522,24 +522,13 @@ TEST_F(vfio_pci_unmappable_test, feature)
 
 TEST_F(vfio_pci_unmappable_test, feature_fault)
 {
-	size_t size = sizeof(struct vfio_device_feature) +
-		      sizeof(struct vfio_device_feature_host_unmappable);
-	struct vfio_device_feature *feature;
-	void *mem;
-
 	SKIP_IF_REFUSED();
 
-	mem = mmap(NULL, 2 * self->page, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, mem);
-	ASSERT_EQ(0, mprotect(mem + self->page, self->page, PROT_NONE));
-	feature = mem + self->page - size + 1;
-	feature->argsz = size;
-	feature->flags = VFIO_DEVICE_FEATURE_GET |
-			 VFIO_DEVICE_FEATURE_HOST_UNMAPPABLE;
-	ASSERT_EQ(-1, ioctl(self->device->fd, VFIO_DEVICE_FEATURE, feature));
-	ASSERT_EQ(EFAULT, errno);
-	ASSERT_EQ(0, munmap(mem, 2 * self->page));
+	ASSERT_EQ(-EFAULT,
+		  __vfio_pci_feature_fault(self->device,
+					   VFIO_DEVICE_FEATURE_GET |
+					   VFIO_DEVICE_FEATURE_HOST_UNMAPPABLE,
+					   sizeof(struct vfio_device_feature_host_unmappable)));
 }
 
 /* Everything but the memory works as usual. */

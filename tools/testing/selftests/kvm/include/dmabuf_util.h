@@ -220,6 +220,17 @@ static inline enum guest_exit guest_run(struct kvm_vcpu *vcpu)
 	}
 }
 
+/* guest_run() came back because the memory at @gpa is revoked. */
+static inline void assert_revoked_exit(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	struct kvm_run *run = vcpu->run;
+
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+	TEST_ASSERT_EQ(run->memory_fault.flags, KVM_MEMORY_EXIT_FLAG_REVOKED);
+	TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
+	TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
+}
+
 static inline struct guest_cmd *guest_cmd_hva(struct kvm_vm *vm)
 {
 	return addr_gva2hva(vm, (gva_t)&guest_command);

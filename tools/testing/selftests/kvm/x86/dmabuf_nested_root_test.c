@@ -75,11 +75,8 @@ int main(int argc, char *argv[])
 	iommu = iommu_init(MODE_IOMMUFD);
 	dev = vfio_pci_device_init_nomap(bdf, iommu);
 	vfio_pci_set_memory_decode(dev, true);
-	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++)
-		if ((dev->bars[bar].info.flags & VFIO_REGION_INFO_FLAG_MMAP) &&
-		    dev->bars[bar].info.size >= BAR_SIZE)
-			break;
-	__TEST_REQUIRE(bar < PCI_STD_NUM_BARS, "%s has no large memory BAR", bdf);
+	bar = vfio_pci_largest_bar(dev, BAR_SIZE);
+	__TEST_REQUIRE(bar >= 0, "%s has no large memory BAR", bdf);
 	fd = vfio_pci_dmabuf_export_bar(dev, bar);
 
 	vm = __vm_create_with_one_vcpu(&vcpu, 1024, l1_guest);

@@ -204,30 +204,17 @@ static u64 x86_wrmsr(struct kvm_vcpu *vcpu, u32 msr, u64 val)
 
 static u64 bar_read64(FIXTURE_DATA(dmabuf_x86) *self, u64 offset)
 {
-	u64 val;
-
-	vfio_pci_bar_read(self->dev, self->bar, offset, &val, sizeof(val));
-	return val;
+	return vfio_pci_bar_read64(self->dev, self->bar, offset);
 }
 
 static void bar_write64(FIXTURE_DATA(dmabuf_x86) *self, u64 offset, u64 val)
 {
-	vfio_pci_bar_write(self->dev, self->bar, offset, &val, sizeof(val));
+	vfio_pci_bar_write64(self->dev, self->bar, offset, val);
 }
 
 static void decode(FIXTURE_DATA(dmabuf_x86) *self, bool on)
 {
 	vfio_pci_set_memory_decode(self->dev, on);
-}
-
-static void assert_revoked_exit(struct kvm_vcpu *vcpu, u64 gpa)
-{
-	struct kvm_run *run = vcpu->run;
-
-	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
-	TEST_ASSERT_EQ(run->memory_fault.flags, KVM_MEMORY_EXIT_FLAG_REVOKED);
-	TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
-	TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
 }
 
 /* A slot over a slice, where vmm_mmio() finds it, and the guest's mapping. */
@@ -267,7 +254,7 @@ static int vmm_mmio(FIXTURE_DATA(dmabuf_x86) *self, struct kvm_vcpu *vcpu,
 	return n;
 }
 
-/* The lowest addresses of this process; NULL if they cannot be had. */
+/* The lowest addresses of this process; -1 if they cannot be had. */
 static u8 *low_map(void)
 {
 	u8 *low = mmap(NULL, LOW_SIZE, PROT_READ | PROT_WRITE,
@@ -291,18 +278,35 @@ static void low_check_and_unmap(u8 *low)
 	munmap(low, LOW_SIZE);
 }
 
-static int largest_bar(struct vfio_pci_device *dev)
+/* What KVM is not to write to: the start of a BAR, and what is at address 0. */
+struct untouched {
+	u8 bar[LOW_SIZE];
+	u8 *low;
+};
+
+/* Returns NULL if address 0 cannot be mapped. */
+static struct untouched *watch(FIXTURE_DATA(dmabuf_x86) *self)
 {
-	int i, best = -1;
+	struct untouched *u = malloc(sizeof(*u));
 
-	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
-		if (!(dev->bars[i].info.flags & VFIO_REGION_INFO_FLAG_MMAP))
-			continue;
-		if (best < 0 || dev->bars[i].info.size > dev->bars[best].info.size)
-			best = i;
-	}
+	vfio_pci_bar_read(self->dev, self->bar, 0, u->bar, LOW_SIZE);
+	u->low = low_map();
+	if (u->low != (u8 *)-1)
+		return u;
 
-	return best;
+	free(u);
+	return NULL;
+}
+
+static void assert_untouched(FIXTURE_DATA(dmabuf_x86) *self, struct untouched *u)
+{
+	u8 *now = malloc(LOW_SIZE);
+
+	vfio_pci_bar_read(self->dev, self->bar, 0, now, LOW_SIZE);
+	TEST_ASSERT(!memcmp(u->bar, now, LOW_SIZE), "the BAR was written");
+	low_check_and_unmap(u->low);
+	free(now);
+	free(u);
 }
 
 FIXTURE_SETUP(dmabuf_x86)
@@ -313,9 +317,8 @@ FIXTURE_SETUP(dmabuf_x86)
 	self->dev = vfio_pci_device_init_nomap(bdfs[0], self->iommu);
 	decode(self, true);
 
-	self->bar = largest_bar(self->dev);
-	if (self->bar < 0 ||
-	    self->dev->bars[self->bar].info.size < TAG_PAGES * PAGE_SIZE)
+	self->bar = vfio_pci_largest_bar(self->dev, TAG_PAGES * PAGE_SIZE);
+	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR of %lu MiB", bdfs[0],
 		     (unsigned long)(TAG_PAGES * PAGE_SIZE / SZ_1M));
 	for (i = 0; i < TAG_PAGES; i++)
@@ -539,14 +542,13 @@ DMABUF_X86_TEST(pv_areas)
 		  KVM_ASYNC_PF_ENABLED | KVM_ASYNC_PF_DELIVERY_AS_INT },
 		{ "EOI",	MSR_KVM_PV_EOI_EN,		KVM_MSR_ENABLED },
 	};
-	u8 *low, *before = malloc(LOW_SIZE), *after = malloc(LOW_SIZE);
+	struct untouched *untouched;
 	u64 hole, bar;
 	int i, j;
 
 	add_slot(self, self->vm, SLOT_A, 0, GPA_A, SZ_2M, 0);
-	vfio_pci_bar_read(self->dev, self->bar, 0, before, LOW_SIZE);
-	low = low_map();
-	if (low == (u8 *)-1)
+	untouched = watch(self);
+	if (!untouched)
 		SKIP(return, "cannot map address 0");
 
 	for (i = 0; i < ARRAY_SIZE(areas); i++) {
@@ -560,11 +562,7 @@ DMABUF_X86_TEST(pv_areas)
 			TEST_ASSERT_EQ(x86_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
 	}
 
-	vfio_pci_bar_read(self->dev, self->bar, 0, after, LOW_SIZE);
-	TEST_ASSERT(!memcmp(before, after, LOW_SIZE), "the BAR was written");
-	low_check_and_unmap(low);
-	free(before);
-	free(after);
+	assert_untouched(self, untouched);
 }
 
 /* The pages of Hyper-V, set by the VMM as a migration does. */
@@ -578,16 +576,15 @@ DMABUF_X86_TEST(hyperv_pages)
 		{ "VP assist page",	HV_X64_MSR_VP_ASSIST_PAGE },
 		{ "reference TSC page",	HV_X64_MSR_REFERENCE_TSC },
 	};
-	u8 *low, *before = malloc(LOW_SIZE), *after = malloc(LOW_SIZE);
+	struct untouched *untouched;
 	int i, hole, bar;
 
 	if (!kvm_has_cap(KVM_CAP_HYPERV))
 		SKIP(return, "no KVM_CAP_HYPERV");
 
 	add_slot(self, self->vm, SLOT_A, 0, GPA_A, SZ_2M, 0);
-	vfio_pci_bar_read(self->dev, self->bar, 0, before, LOW_SIZE);
-	low = low_map();
-	if (low == (u8 *)-1)
+	untouched = watch(self);
+	if (!untouched)
 		SKIP(return, "cannot map address 0");
 
 	vcpu_set_hv_cpuid(self->vcpu);
@@ -600,11 +597,7 @@ DMABUF_X86_TEST(hyperv_pages)
 		TEST_ASSERT_EQ(x86_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
 	}
 
-	vfio_pci_bar_read(self->dev, self->bar, 0, after, LOW_SIZE);
-	TEST_ASSERT(!memcmp(before, after, LOW_SIZE), "the BAR was written");
-	low_check_and_unmap(low);
-	free(before);
-	free(after);
+	assert_untouched(self, untouched);
 }
 
 #define XEN_HYPERCALL_MSR	0x40000000
@@ -635,16 +628,15 @@ DMABUF_X86_TEST(xen_pages)
 		KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR,
 	};
 	struct kvm_xen_hvm_config config = { .msr = XEN_HYPERCALL_MSR };
-	u8 *low, *before = malloc(LOW_SIZE), *after = malloc(LOW_SIZE);
+	struct untouched *untouched;
 	int i, hole, bar;
 
 	if (!(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE))
 		SKIP(return, "no KVM_CAP_XEN_HVM");
 
 	add_slot(self, self->vm, SLOT_A, 0, GPA_A, SZ_2M, 0);
-	vfio_pci_bar_read(self->dev, self->bar, 0, before, LOW_SIZE);
-	low = low_map();
-	if (low == (u8 *)-1)
+	untouched = watch(self);
+	if (!untouched)
 		SKIP(return, "cannot map address 0");
 
 	if (kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL)
@@ -665,11 +657,7 @@ DMABUF_X86_TEST(xen_pages)
 	TEST_ASSERT(hole == bar, "hypercall page: vector %d in a hole, %d in a BAR", hole, bar);
 	TEST_ASSERT_EQ(x86_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
 
-	vfio_pci_bar_read(self->dev, self->bar, 0, after, LOW_SIZE);
-	TEST_ASSERT(!memcmp(before, after, LOW_SIZE), "the BAR was written");
-	low_check_and_unmap(low);
-	free(before);
-	free(after);
+	assert_untouched(self, untouched);
 }
 
 /* There is no dirty log of a BAR, next to slots that have one. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include <linux/iommufd.h>
 #include <linux/pci_regs.h>
@@ -20,6 +21,26 @@
 #include <linux/vfio.h>
 
 #include <libvfio.h>
+
+int vfio_pci_largest_bar(struct vfio_pci_device *device, u64 min_size)
+{
+	u64 largest = 0;
+	int i, bar = -1;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		struct vfio_region_info *info = &device->bars[i].info;
+
+		if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP))
+			continue;
+		if (info->size < min_size || info->size <= largest)
+			continue;
+
+		largest = info->size;
+		bar = i;
+	}
+
+	return bar;
+}
 
 int __vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
 			     const struct vfio_region_dma_range *ranges,
@@ -191,6 +212,43 @@ void vfio_pci_bar_write(struct vfio_pci_device *device, u32 bar, u64 offset,
 {
 	VFIO_ASSERT_EQ(__vfio_pci_bar_access(device, bar, offset, (void *)buf,
 					     size, true), 0);
+}
+
+u64 vfio_pci_bar_read64(struct vfio_pci_device *device, u32 bar, u64 offset)
+{
+	u64 val;
+
+	vfio_pci_bar_read(device, bar, offset, &val, sizeof(val));
+	return val;
+}
+
+void vfio_pci_bar_write64(struct vfio_pci_device *device, u32 bar, u64 offset,
+			  u64 val)
+{
+	vfio_pci_bar_write(device, bar, offset, &val, sizeof(val));
+}
+
+int __vfio_pci_feature_fault(struct vfio_pci_device *device, u32 flags,
+			     size_t size)
+{
+	size_t page = getpagesize(), argsz;
+	struct vfio_device_feature *feature;
+	void *mem;
+	int ret;
+
+	mem = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(mem, MAP_FAILED);
+	VFIO_ASSERT_EQ(mprotect(mem + page, page, PROT_NONE), 0);
+
+	argsz = sizeof(*feature) + size;
+	feature = mem + page - argsz + 1;
+	feature->argsz = argsz;
+	feature->flags = flags;
+	ret = ioctl(device->fd, VFIO_DEVICE_FEATURE, feature) ? -errno : 0;
+
+	VFIO_ASSERT_EQ(munmap(mem, 2 * page), 0);
+	return ret;
 }
 
 int __iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,

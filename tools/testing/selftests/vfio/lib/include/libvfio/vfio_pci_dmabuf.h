@@ -15,6 +15,12 @@
  */
 
 /*
+ * The largest memory BAR of at least min_size, or -1.  What VFIO lets be mapped
+ * is memory, and at least a page.
+ */
+int vfio_pci_largest_bar(struct vfio_pci_device *device, u64 min_size);
+
+/*
  * Export ranges of a BAR.  Offsets are relative to the BAR, open_flags are those
  * of open(2).  Returns the dma-buf's fd.
  */
@@ -57,6 +63,16 @@ void vfio_pci_bar_read(struct vfio_pci_device *device, u32 bar, u64 offset,
 		       void *buf, size_t size);
 void vfio_pci_bar_write(struct vfio_pci_device *device, u32 bar, u64 offset,
 			const void *buf, size_t size);
+u64 vfio_pci_bar_read64(struct vfio_pci_device *device, u32 bar, u64 offset);
+void vfio_pci_bar_write64(struct vfio_pci_device *device, u32 bar, u64 offset,
+			  u64 val);
+
+/*
+ * VFIO_DEVICE_FEATURE with all of a structure of this size, behind the header,
+ * but its last byte, which cannot be accessed; 0 or a negative errno.
+ */
+int __vfio_pci_feature_fault(struct vfio_pci_device *device, u32 flags,
+			     size_t size);
 
 /*
  * IOMMU_IOAS_MAP_FILE of a slice of a dma-buf (or of any other file the ioctl
