@@ -81,6 +81,8 @@ if [ -n "$found" ]; then
 	echo "not ok $n - no splat ($arch, $flavour, $profile)"
 	sed 's/^/# /' <<<"$found"
 	echo "# whole log: $dir/console.log"
+elif ! grep -q 'lab: warnings reach the console' "$dir/console.log"; then
+	echo "not ok $n - no splat ($arch, $flavour, $profile): the console would not show one"
 elif ! grep -q '^@@ done' "$dir/tests.log"; then
 	echo "not ok $n - no splat ($arch, $flavour, $profile): the machine did not finish"
 	{ cat "$dir/qemu.log"; tail -n 20 "$dir/console.log"; } | tr -d '\r' | sed 's/^/# /'

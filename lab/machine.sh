@@ -101,13 +101,13 @@ machine() {
 		QEMU+=(-device intel-iommu,intremap=on,aw-bits=48)
 		# The boot-time check counts timer interrupts in emulated time,
 		# and panics when the host is too busy to deliver enough.
-		CMDLINE="console=ttyS0 quiet panic=-1 intel_iommu=on no_timer_check"
+		CMDLINE="console=ttyS0 loglevel=5 panic=-1 intel_iommu=on no_timer_check"
 		;;
 	arm64)
 		mem=3G
 		QEMU=(qemu-system-aarch64 -accel "$acc" -cpu max
 		      -M virt,virtualization=on,gic-version=3,iommu=smmuv3)
-		CMDLINE="console=ttyAMA0 quiet panic=-1"
+		CMDLINE="console=ttyAMA0 loglevel=5 panic=-1"
 		;;
 	*) die "no machine for $arch" ;;
 	esac
@@ -121,6 +121,9 @@ machine() {
 	# nv: they can have guests of their own, for which arm64 KVM has to be
 	# asked (the guests of its selftests then run at EL2). x86 always can.
 	nv) pci_devices; CMDLINE+=" kvm-arm.mode=nested" ;;
+	# pkvm: the hypervisor is apart from the host, which cannot have dma-buf
+	# memslots then.
+	pkvm) pci_devices; CMDLINE+=" kvm-arm.mode=protected" ;;
 	vmm) mem=6G; vmm_devices ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
