@@ -1005,6 +1005,89 @@ static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
 }
 #endif
 
+#define TRACING "/sys/kernel/tracing/"
+
+static const char * const trace_events[] = {
+	"bind", "fault", "revoke", "restore", "unbind"
+};
+
+/* Returns false if the kernel cannot trace. */
+static bool trace_dmabuf(bool on)
+{
+	char path[128];
+	FILE *f;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(trace_events); i++) {
+		snprintf(path, sizeof(path), TRACING "events/kvm/kvm_dmabuf_%s/enable",
+			 trace_events[i]);
+		f = fopen(path, "w");
+		if (!f)
+			return false;
+		fprintf(f, "%d", on);
+		fclose(f);
+	}
+	return true;
+}
+
+/* The next line of @event in the trace, behind the event's name. */
+static void assert_traced(FILE *trace, const char *event, const char *expected)
+{
+	char line[512], name[64], *text;
+
+	snprintf(name, sizeof(name), " kvm_dmabuf_%s: ", event);
+	while (fgets(line, sizeof(line), trace)) {
+		text = strstr(line, name);
+		if (!text)
+			continue;
+		text += strlen(name);
+		text[strcspn(text, "\n")] = 0;
+		TEST_ASSERT(!strcmp(text, expected), "%s traced as \"%s\", not \"%s\"",
+			    event, text, expected);
+		return;
+	}
+	TEST_FAIL("%s was not traced", event);
+}
+
+/* What happens to a slot can be watched from outside. */
+DMABUF_TEST(tracepoints)
+{
+	u64 pfn = pci_bar_phys(bdfs[0], self->bar) / PAGE_SIZE + 3;
+	u64 gfn = GPA_A / PAGE_SIZE;
+	char slot[64], fault[128], fault_revoked[128];
+	FILE *trace;
+
+	trace = fopen(TRACING "trace", "w");
+	if (!trace || !trace_dmabuf(true))
+		SKIP(return, "the kernel has no event tracing");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 3 * PAGE_SIZE), TAG(3));
+	decode(self, false);
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_WRITE, GPA_A, 0, 0), GUEST_FAULT);
+	decode(self, true);
+	vm_delete_region(self->vm, SLOT_A);
+	trace_dmabuf(false);
+
+	snprintf(slot, sizeof(slot), "slot 0:%u gfn %#lx npages %#lx ret 0",
+		 SLOT_A, gfn, SZ_2M / PAGE_SIZE);
+	/* Level 2 is the one of 2 MiB on x86, and on arm64 with 4 KiB pages. */
+	snprintf(fault, sizeof(fault), "gfn %#lx pfn %#lx max level %d read ret 0",
+		 gfn + 3, pfn, 2);
+	snprintf(fault_revoked, sizeof(fault_revoked), "gfn %#lx pfn 0x0 max level %d write ret %d",
+		 gfn, 0, -EFAULT);
+
+	trace = freopen(TRACING "trace", "r", trace);
+	TEST_ASSERT(trace, "Failed to open " TRACING "trace");
+	assert_traced(trace, "bind", slot);
+	assert_traced(trace, "fault", fault);
+	assert_traced(trace, "revoke", slot);
+	assert_traced(trace, "fault", fault_revoked);
+	assert_traced(trace, "restore", slot);
+	assert_traced(trace, "unbind", slot);
+	fclose(trace);
+}
+
 /*
  * KVM has no host address for these slots, in particular not 0: put something
  * there and see that nothing reads, writes or zaps because of it.
@@ -1881,11 +1964,27 @@ DMABUF_TEST(nested)
 }
 #endif /* __aarch64__ */
 
+/*
+ * A VM that cannot have such slots: without the capability there is no slot,
+ * whatever the fd is.  A kernel that does not know the flag says EINVAL.
+ */
+static int test_refused(struct kvm_vm *vm)
+{
+	int ret = __vm_set_dmabuf_region(vm, SLOT_A, 0, SZ_1G, PAGE_SIZE, -1, 0);
+
+	__TEST_REQUIRE(ret != -EINVAL, "the kernel does not know KVM_MEM_DMABUF");
+	ksft_print_header();
+	ksft_set_plan(1);
+	ksft_test_result(ret == -EOPNOTSUPP, "no capability, no slot\n");
+	kvm_vm_free(vm);
+	ksft_finished();
+}
+
 int main(int argc, char *argv[])
 {
 	struct kvm_vm *vm;
 	char path[128];
-	int i, flags, ret;
+	int i, flags;
 
 	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
 	for (i = 0; i < nr_bdfs; i++) {
@@ -1896,13 +1995,9 @@ int main(int argc, char *argv[])
 
 	vm = vm_create_barebones();
 	flags = vm_check_cap(vm, KVM_CAP_DMABUF_MEM);
-	/* Refused whatever the fd; EINVAL is that of a kernel without the flag. */
-	if (!(flags & KVM_MEM_DMABUF)) {
-		ret = __vm_set_dmabuf_region(vm, SLOT_A, 0, SZ_1G, PAGE_SIZE, -1, 0);
-		TEST_ASSERT(ret == -EOPNOTSUPP || ret == -EINVAL, "slot without the capability: %s",
-			    ret ? strerror(-ret) : "success");
-	}
-	__TEST_REQUIRE(flags & KVM_MEM_DMABUF, "no KVM_CAP_DMABUF_MEM");
+	if (!flags)
+		return test_refused(vm);
+	TEST_ASSERT(flags & KVM_MEM_DMABUF, "KVM_CAP_DMABUF_MEM is 0x%x", flags);
 	kvm_vm_free(vm);
 
 	return test_harness_run(argc, argv);
