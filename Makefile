@@ -18,7 +18,7 @@ help:
 	@echo
 	@echo '  make demo      boot a patched kernel and show what it does'
 	@echo '  make demo-vmm  boot it, patched QEMU in it, a Linux guest on assigned devices'
-	@echo '  make test      what CI runs: build, boot, test, on both kernel flavours'
+	@echo '  make test      what CI runs: build, boot, test; ARCH= and FLAVOURS= pick kernels'
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
 	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document'

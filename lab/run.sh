@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # run.sh ci|all: build what the table needs, boot every machine of it, report
-# through prove. Ends with one line: N passed, N failed.
+# through prove. Ends with one line: N passed, N failed. ARCH= keeps to one.
 
+archs=${ARCH:-x86 arm64}
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
 # shellcheck source=lab/table.sh
@@ -17,29 +18,37 @@ mkdir -p "$out/t"
 
 # A script for each boot, in the order in which prove shall run them.
 n=0
-flavours=()
+kernels=()
 # The tests of the repository itself need no machine.
 if [ -z "${ONLY:-}" ]; then
 	printf '#!/bin/sh\nexec "%s/lab/host.sh"\n' "$TOP" >"$out/t/00-host.t"
 fi
-for flavour in release debug; do
-	[ -z "${FLAVOURS:-}" ] || [[ " $FLAVOURS " == *" $flavour "* ]] || continue
-	for profile in $(profiles); do
-		[ -n "$(table "$ARCH" "$flavour" "$profile" "$tier")" ] || continue
-		n=$((n + 1))
-		[[ " ${flavours[*]} " == *" $flavour "* ]] || flavours+=("$flavour")
-		printf '#!/bin/sh\nexec "%s/lab/batch.sh" %s %s %s %s\n' "$TOP" "$ARCH" "$flavour" "$profile" "$tier" \
-			>"$out/t/$(printf '%02d' $n)-$ARCH-$flavour-$profile.t"
+for arch in $archs; do
+	for flavour in release debug; do
+		[ -z "${FLAVOURS:-}" ] || [[ " $FLAVOURS " == *" $flavour "* ]] || continue
+		for profile in $(profiles); do
+			[ -n "$(table "$arch" "$flavour" "$profile" "$tier")" ] || continue
+			n=$((n + 1))
+			[[ " ${kernels[*]} " == *" $arch/$flavour "* ]] || kernels+=("$arch/$flavour")
+			printf '#!/bin/sh\nexec "%s/lab/batch.sh" %s %s %s %s\n' \
+				"$TOP" "$arch" "$flavour" "$profile" "$tier" \
+				>"$out/t/$(printf '%02d' $n)-$arch-$flavour-$profile.t"
+		done
 	done
 done
-[ ${#flavours[@]} -gt 0 ] || die "no test of the table is meant${ONLY:+ by ONLY=$ONLY}"
+[ ${#kernels[@]} -gt 0 ] || die "no test of the table is meant${ONLY:+ by ONLY=$ONLY}"
 
-for flavour in "${flavours[@]}"; do
-	DEBUG=$([ "$flavour" = release ] || echo 1) "$TOP/scripts/build.sh"
+for arch in $archs; do
+	[[ " ${kernels[*]}" == *" $arch/"* ]] || continue
+	ARCH=$arch "$TOP/scripts/deps.sh"
+	for flavour in release debug; do
+		[[ " ${kernels[*]} " == *" $arch/$flavour "* ]] || continue
+		ARCH=$arch DEBUG=$([ "$flavour" = release ] || echo 1) "$TOP/scripts/build.sh"
+	done
+	ARCH=$arch "$TOP/scripts/selftests.sh"
 done
-"$TOP/scripts/selftests.sh"
-for flavour in "${flavours[@]}"; do
-	"$TOP/lab/initramfs.sh" "$ARCH" "$flavour"
+for kernel in "${kernels[@]}"; do
+	"$TOP/lab/initramfs.sh" "${kernel%/*}" "${kernel#*/}"
 done
 
 # The guests of the vmm machine bring their VMM and their kernel.
