@@ -11,11 +11,32 @@
 #   edu       00:05.0  registers and a small DMA engine
 #   testdev   00:06.0  a large BAR without memory behind it
 #   nvme      00:07.0  MSI-X, and a controller memory buffer
+#
+# On x86, in pci and nested, behind a root port, 00:08.0, which can reset them and
+# report their errors; functions of one device, the last two in one IOMMU group:
+#   portigb   01:00.0  a PCIe device with AER
+#   portmem   01:00.1  an ivshmem of 16 MiB
+#   portram   01:00.2  another one
+# And 00:09.0, for a device that can be reset alone:
+#   loneram   02:00.0  an ivshmem of 16 MiB
 
 declare -A DEVICE=(
 	[igb]=0000:00:03.0 [ivshmem]=0000:00:04.0 [edu]=0000:00:05.0
 	[testdev]=0000:00:06.0 [nvme]=0000:00:07.0
+	[portigb]=0000:01:00.0 [portmem]=0000:01:00.1 [portram]=0000:01:00.2
+	[loneram]=0000:02:00.0
 )
+
+ON_ROOT_BUS=(igb ivshmem edu testdev nvme)
+
+# NAME...: have init bind these devices, too, to vfio-pci.
+bind_devices() {
+	local name list=
+	for name; do
+		list+=${list:+,}${DEVICE[$name]}
+	done
+	CMDLINE+=" lab.vfio=$list"
+}
 
 # Nested virtualisation is what the tests need: /dev/kvm may be there and
 # still be of no use, and KVM without nesting is none either. x86 guests see
@@ -47,11 +68,27 @@ pci_devices() {
 		-device pci-testdev,membar=8G,addr=6
 		-device nvme,serial=lab,cmb_size_mb=16,addr=7
 	)
+	bind_devices "${ON_ROOT_BUS[@]}"
 	# Lets a guest ask for an instruction to be emulated (dmabuf_test).
-	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}") kvm.force_emulation_prefix=1"
+	CMDLINE+=" kvm.force_emulation_prefix=1"
 	# vfio_pci_driver_test fills 1 GiB of shared memory before each case: by
 	# pages that takes a debug kernel longer than a case may.
 	CMDLINE+=" transparent_hugepage_shmem=always"
+}
+
+port_devices() {
+	QEMU+=(
+		-device pcie-root-port,id=rp,addr=8,chassis=1,slot=1,x-speed=5
+		-device igb,bus=rp,addr=0.0,multifunction=on
+		-object memory-backend-ram,id=shm1,size=16M,share=on
+		-device ivshmem-plain,memdev=shm1,bus=rp,addr=0.1
+		-object memory-backend-ram,id=shm2,size=16M,share=on
+		-device ivshmem-plain,memdev=shm2,bus=rp,addr=0.2
+		-device pcie-root-port,id=rp2,addr=9,chassis=2,slot=2,x-speed=5
+		-object memory-backend-ram,id=shm3,size=16M,share=on
+		-device ivshmem-plain,memdev=shm3,bus=rp2
+	)
+	bind_devices portigb portmem portram loneram
 }
 
 # The clock of this machine counts instructions, one nanosecond each: figures do
@@ -63,7 +100,7 @@ bench_machine() {
 		-device nvme,serial=lab,cmb_size_mb=16,addr=7
 	)
 	CMDLINE+=" clocksource=tsc tsc=reliable"
-	CMDLINE+=" lab.vfio=${DEVICE[testdev]},${DEVICE[nvme]}"
+	bind_devices testdev nvme
 }
 
 # The devices of make demo-vmm work: a network behind igb, with a file to fetch,
@@ -79,7 +116,7 @@ vmm_devices() {
 		-drive "file=$BUILD/vmm/disk,format=raw,if=none,id=disk"
 		-device nvme,serial=lab,cmb_size_mb=16,drive=disk,addr=7
 	)
-	CMDLINE+=" lab.vfio=$(IFS=,; echo "${DEVICE[*]}")"
+	bind_devices "${ON_ROOT_BUS[@]}"
 }
 
 machine() {
@@ -115,7 +152,11 @@ machine() {
 	case $profile in
 	kvm) ;;
 	# nested: guests of the machine that use its devices.
-	pci | nested | demo) pci_devices ;;
+	pci | nested)
+		pci_devices
+		[ "$arch" != x86 ] || port_devices
+		;;
+	demo) pci_devices ;;
 	# relaxed: claimed device memory is open to root.
 	relaxed) pci_devices; CMDLINE+=" iomem=relaxed" ;;
 	# nv: they can have guests of their own, for which arm64 KVM has to be
