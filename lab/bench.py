@@ -19,6 +19,9 @@ BARS = [
     (r"slot creation", r"", 0.5),
     (r"pre-fault$", r"by 1 GiB", 0.25),
     (r"guest fault", r"", 0.5),
+    (r"first touch.*in a row", r"", 0.5),
+    (r"device reset", r"^4096 x", 1.0),
+    (r"device reset", r"^64 x", 0.5),
     (r"revoke, KVM", r"^4096 x|^512 x", 1.0),
     (r"revoke, KVM(?!.*restore)", r"^(1|64) x", 0.5),
     (r"65536 accesses", r"", 1.01),
@@ -26,7 +29,15 @@ BARS = [
 # The most that it may cost in VMAs that are warm.
 WARM = 1.01
 # Operations that are there to see what is in the others.
-INFO = r"entry, access, exit|restore|memory|IOMMU|device reset|deletion|first touch"
+INFO = r"entry, access, exit|restore|memory|IOMMU|deletion|common"
+# What is in an operation's figures that has nothing to do with what is measured.
+COMMON = [
+    (r"^guest fault", "exit to KVM and entry"),
+    (r"^revoke.*restore", "decode on"),
+    (r"^revoke", "decode off"),
+    (r"^device reset", "device reset"),
+    (r"^slot|^pre-fault", "ioctl of the VM"),
+]
 
 
 def read(path):
@@ -52,6 +63,20 @@ def bar_of(key):
     return None
 
 
+def common_of(key, rows):
+    for op, what in COMMON:
+        if re.search(op, key[0]):
+            return rows.get(("common", what), {}).get("common")
+    return None
+
+
+def ratio_without(row, common):
+    """To the cold VMA, without what is common to both."""
+    if common is None or ratio(row, "vma-cold") is None or row["vma-cold"] <= common:
+        return None
+    return max(row["dmabuf"] - common, 0) / (row["vma-cold"] - common)
+
+
 def verdict(key, row):
     """Which bars this row has, and whether it keeps them."""
     cold, warm, limit = ratio(row, "vma-cold"), ratio(row, "vma-warm"), bar_of(key)
@@ -73,18 +98,20 @@ def times(value):
     return "" if value is None else f"{value:.3g}" if value < 0.1 else f"{value:.2f}"
 
 
-def columns(key, row, unit):
+def columns(key, rows, unit):
+    row, common = rows[key], common_of(key, rows)
     other = [f"{k} {v:,}" for k, v in row.items()
              if k not in ("dmabuf", "vma-cold", "vma-warm")]
     limit = bar_of(key) if verdict(key, row) else None
     return [key[0], key[1], unit, number(row.get("dmabuf")),
             number(row.get("vma-cold")), number(row.get("vma-warm")),
             times(ratio(row, "vma-cold")), times(ratio(row, "vma-warm")),
-            times(limit), verdict(key, row), ", ".join(other)]
+            times(limit), verdict(key, row), number(common),
+            times(ratio_without(row, common)), ", ".join(other)]
 
 
 HEADS = ["Operation", "Of", "Unit", "dma-buf", "VMA cold", "VMA warm",
-         "to cold", "to warm", "Bar", "Verdict", "Compare"]
+         "to cold", "to warm", "Bar", "Verdict", "Common", "Without", "Compare"]
 
 
 def rst_table(heads, rows):
@@ -119,7 +146,7 @@ def scaling(rows):
 
 
 def rst(rows, units):
-    out = [rst_table(HEADS, [columns(k, r, units[k]) for k, r in rows.items()])]
+    out = [rst_table(HEADS, [columns(k, rows, units[k]) for k in rows])]
     scale = scaling(rows)
     if scale:
         out += ["", "What 512 GiB cost, in what 64 GiB cost:", "",
@@ -135,7 +162,7 @@ def rst(rows, units):
 def svg(rows):
     """Ratios to the cold VMA, as bars from 1 on a logarithmic axis."""
     shown = [(k, ratio(r, "vma-cold"), ratio(r, "vma-warm")) for k, r in rows.items()
-             if ratio(r, "vma-cold") and k[0] != "entry, access, exit"]
+             if ratio(r, "vma-cold") and not k[0].startswith("entry, access, exit")]
     left, width, line, top = 430, 460, 18, 40
     lo, hi = -4, 1          # powers of ten
     height = top + line * len(shown) + 40
@@ -187,7 +214,7 @@ def main():
     where = Path(sys.argv[1])
     rows, units = read(where / "figures.tsv")
     with open(where / "ratios.tsv", "w") as f:
-        for cells in [HEADS] + [columns(k, r, units[k]) for k, r in rows.items()]:
+        for cells in [HEADS] + [columns(k, rows, units[k]) for k in rows]:
             f.write("\t".join(c.replace(",", "") for c in cells) + "\n")
     table, plot = rst(rows, units), svg(rows)
     (where / "table.rst").write_text(table)

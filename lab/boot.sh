@@ -38,7 +38,8 @@ arm64)
 	;;
 esac
 limit=$(awk '{ t += $2 } END { print t + 180 }' "$list")
-QEMU+=(-kernel "$kernel" -initrd "$dir/initrd" -append "$CMDLINE")
+# shellcheck disable=SC2206
+QEMU+=(${QEMU_EXTRA:-} -kernel "$kernel" -initrd "$dir/initrd" -append "$CMDLINE")
 printf '%q ' "${QEMU[@]}" >"$dir/qemu.cmd"
 rc=0
 timeout -k 10 "$limit" "${QEMU[@]}" >"$dir/qemu.log" 2>&1 </dev/null || rc=$?
