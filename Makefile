@@ -6,12 +6,13 @@
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
 # ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
 # PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
-# (make refresh), DEPS=skip, DOC= (make bench).
+# (make refresh), DEPS=skip, DOC= (make bench),
+# GROUP= (make profile).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC
 
-.PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench shell check series objdiff
+.PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check series objdiff
 
 help:
 	@echo 'Revocable device memory for Linux: the series and its lab'
@@ -22,6 +23,7 @@ help:
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
 	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document'
+	@echo '  make profile   where the instructions of make bench go; GROUP= of its figures'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
 	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
 	@echo '  make deps      install the Debian packages all this needs'
@@ -56,6 +58,9 @@ demo: tree
 
 bench: tree
 	@lab/bench.sh
+
+profile: tree
+	@lab/profile.sh $(GROUP)
 
 qemu:
 	@scripts/qemu.sh
