@@ -18,7 +18,7 @@ mkdir -p "$dir/cpio/lab"
 cp "$list" "$dir/cpio/lab/list"
 (cd "$dir/cpio" && find . | cpio -o -H newc -R 0:0 --quiet) >"$dir/list.cpio"
 extra=()
-[ "$profile" != vmm ] || extra=("$BUILD/vmm.cpio")
+case $profile in vmm*) extra=("$BUILD/vmm.cpio") ;; esac
 cat "$BUILD/initramfs-$arch-$flavour.cpio" "${extra[@]}" "$dir/list.cpio" >"$dir/initrd"
 rm -f "$dir"/{console,tests}.log
 

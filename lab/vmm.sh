@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
-# ivshmem and edu assigned. VARIANTS="on off stock" picks the runs.
+# ivshmem and edu assigned. VARIANTS="on unmappable off stock" picks the runs.
+# VARIANTS="bench on off type1": what a BAR of 256 GiB costs, instead.
 # GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
@@ -17,7 +18,9 @@ data=$BUILD/vmm
 cpio=$BUILD/vmm.cpio
 root=$BUILD/root-vmm
 file_size=256K
-variants=${VARIANTS:-on off stock}
+variants=${VARIANTS:-on unmappable off stock}
+machine=vmm
+case $variants in bench*) machine=vmmbench ;; esac
 
 mkdir -p "$BUILD"
 exec 7>"$BUILD/vmm.lock"
@@ -66,6 +69,7 @@ overlay() {
 	guest_initrd "$root/vmm/initrd"
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
 	mkdir "$root/lab"
+	gcc -O2 -Wall -static -o "$root/vmm/devtool" "$TOP/lab/vmm/devtool.c"
 	printf '#!/bin/sh\nexec /vmm/run "$@"\n' >"$root/lab/demo-vmm"
 	chmod 755 "$root/lab/demo-vmm"
 	gcc -O2 -Wall -static -isystem "$BUILD/selftests/x86/hdr/include" \
@@ -97,7 +101,7 @@ say "==> booting ($variants)"
 mkdir -p "$dir"
 echo "demo-vmm ${LIMIT:-1300} demo-vmm $variants" >"$dir/list"
 : >"$dir/tests.log"
-"$TOP/lab/boot.sh" x86 "$FLAVOUR" vmm "$dir/list" "$dir" &
+"$TOP/lab/boot.sh" x86 "$FLAVOUR" "$machine" "$dir/list" "$dir" &
 pid=$!
 tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | sed -u -e 's/\r//' -e '/^@@/d' || true
 wait "$pid" || true

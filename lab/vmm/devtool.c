@@ -7,8 +7,13 @@
  *   devtool check DEVICE SEED     compare; offset of the first difference
  *   devtool p2p EDU DEVICE        have the edu device DMA from the first page
  *				   of BAR 2 of DEVICE to its second MiB
+ *   devtool p2preg EDU FROM TO	   have it DMA the first 8 bytes of BAR 0 of FROM
+ *				   to BAR 2 of TO; compare with what a load gives
  *   devtool watch DEVICE FILE     read the first register of BAR 0 until FILE
  *				   is there; report how often it was all ones
+ *   devtool decode DEVICE BAR     switch memory decode off and on, read a word of
+ *				   each GiB of BAR; time of each in ns
+ *   devtool clock		   the time in ns
  *
  * DEVICE and EDU are PCI addresses.
  */
@@ -20,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Registers of the edu device: docs/specs/edu.rst in QEMU. */
@@ -33,6 +39,7 @@
 #define EDU_CHUNK	4096
 
 #define PCI_COMMAND	4
+#define PCI_COMMAND_MEMORY 2
 #define PCI_COMMAND_MEMORY_MASTER 6
 
 static void die(const char *what)
@@ -105,6 +112,14 @@ static uint64_t bar_address(const char *bdf, int bar)
 	return start;
 }
 
+static uint64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
 static uint64_t pattern(uint64_t seed, uint64_t i)
 {
 	return (seed + i) * 0x9e3779b97f4a7c15ull;
@@ -140,14 +155,15 @@ static int check(const char *bdf, uint64_t seed)
 	return 0;
 }
 
-static int edu_dma(volatile uint8_t *edu, uint64_t src, uint64_t dst, int cmd)
+static int edu_dma(volatile uint8_t *edu, uint64_t src, uint64_t dst,
+		   size_t count, int cmd)
 {
 	volatile uint64_t *command = (volatile uint64_t *)(edu + EDU_DMA_CMD);
 	long tries = 10000000;
 
 	*(volatile uint64_t *)(edu + EDU_DMA_SRC) = src;
 	*(volatile uint64_t *)(edu + EDU_DMA_DST) = dst;
-	*(volatile uint64_t *)(edu + EDU_DMA_COUNT) = EDU_CHUNK;
+	*(volatile uint64_t *)(edu + EDU_DMA_COUNT) = count;
 	*command = cmd | EDU_DMA_START;
 	while (*command & EDU_DMA_START) {
 		if (!--tries) {
@@ -174,14 +190,33 @@ static int p2p(const char *edu_bdf, const char *bdf)
 		mem[i] = pattern(42, i);
 		mem[to / 8 + i] = 0;
 	}
-	if (edu_dma(edu, addr, EDU_BUFFER, 0) ||
-	    edu_dma(edu, EDU_BUFFER, addr + to, EDU_DMA_FROM_DEV))
+	if (edu_dma(edu, addr, EDU_BUFFER, EDU_CHUNK, 0) ||
+	    edu_dma(edu, EDU_BUFFER, addr + to, EDU_CHUNK, EDU_DMA_FROM_DEV))
 		return 1;
 	for (i = 0; i < EDU_CHUNK / 8; i++)
 		same += mem[to / 8 + i] == pattern(42, i);
 	printf("%zu of %d words arrived at %#" PRIx64 "\n", same, EDU_CHUNK / 8,
 	       addr + to);
 	return same != EDU_CHUNK / 8;
+}
+
+static int p2preg(const char *edu_bdf, const char *from, const char *to)
+{
+	volatile uint64_t *mem, *reg;
+	volatile uint8_t *edu;
+	size_t size;
+
+	enable(edu_bdf);
+	enable(to);
+	edu = map_bar(edu_bdf, 0, &size);
+	mem = map_bar(to, 2, &size);
+	reg = map_bar(from, 0, &size);
+	*mem = 0;
+	if (edu_dma(edu, bar_address(from, 0), EDU_BUFFER, 8, 0) ||
+	    edu_dma(edu, EDU_BUFFER, bar_address(to, 2), 8, EDU_DMA_FROM_DEV))
+		return 1;
+	printf("%#" PRIx64 " by DMA, %#" PRIx64 " by a load\n", *mem, *reg);
+	return *mem != *reg;
 }
 
 static int watch(const char *bdf, const char *file)
@@ -204,6 +239,41 @@ static int watch(const char *bdf, const char *file)
 	return *p != first;
 }
 
+static void set_decode(int fd, int on)
+{
+	uint16_t cmd;
+
+	if (pread(fd, &cmd, 2, PCI_COMMAND) != 2)
+		die("config");
+	cmd = on ? cmd | PCI_COMMAND_MEMORY : cmd & ~PCI_COMMAND_MEMORY;
+	if (pwrite(fd, &cmd, 2, PCI_COMMAND) != 2)
+		die("config");
+}
+
+static int decode(const char *bdf, int bar)
+{
+	uint64_t t[4];
+	volatile char *p;
+	size_t size, i;
+	int fd;
+
+	enable(bdf);
+	p = map_bar(bdf, bar, &size);
+	fd = open_file(bdf, "config");
+	(void)*p;
+	t[0] = now();
+	set_decode(fd, 0);
+	t[1] = now();
+	set_decode(fd, 1);
+	t[2] = now();
+	for (i = 0; i < size; i += 1ull << 30)
+		(void)p[i];
+	t[3] = now();
+	printf("%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", t[1] - t[0], t[2] - t[1],
+	       t[3] - t[2]);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "fill"))
@@ -214,6 +284,12 @@ int main(int argc, char **argv)
 		return p2p(argv[2], argv[3]);
 	if (argc == 4 && !strcmp(argv[1], "watch"))
 		return watch(argv[2], argv[3]);
+	if (argc == 5 && !strcmp(argv[1], "p2preg"))
+		return p2preg(argv[2], argv[3], argv[4]);
+	if (argc == 4 && !strcmp(argv[1], "decode"))
+		return decode(argv[2], atoi(argv[3]));
+	if (argc == 2 && !strcmp(argv[1], "clock"))
+		return printf("%" PRIu64 "\n", now()) < 0;
 	fprintf(stderr, "usage: see the source\n");
 	return 2;
 }
