@@ -77,6 +77,8 @@ pci_devices() {
 	CMDLINE+=" transparent_hugepage_shmem=always"
 }
 
+# x-speed: after a reset of a faster link Linux waits until it is trained, and
+# QEMU never says so.
 port_devices() {
 	QEMU+=(
 		-device pcie-root-port,id=rp,addr=8,chassis=1,slot=1,x-speed=5
