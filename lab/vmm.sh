@@ -60,7 +60,7 @@ overlay() {
 	# shellcheck disable=SC2046,SC2086
 	cp -L $(libraries "$BUILD/obj/qemu/qemu-system-x86_64" $stock) "$root/vmm/lib/"
 	cp -L /lib64/ld-linux-x86-64.so.2 "$root/vmm/lib/ld.so"
-	for f in bios-256k.bin kvmvapic.bin linuxboot_dma.bin linuxboot.bin multiboot.bin efi-virtio.rom efi-e1000.rom vgabios-stdvga.bin; do
+	for f in bios-256k.bin kvmvapic.bin linuxboot_dma.bin linuxboot.bin multiboot.bin multiboot_dma.bin efi-virtio.rom efi-e1000.rom vgabios-stdvga.bin; do
 		for d in "$BUILD/qemu/pc-bios" /usr/share/seabios /usr/share/qemu /usr/lib/ipxe/qemu; do
 			[ ! -f "$d/$f" ] || { cp -L "$d/$f" "$root/vmm/share/"; break; }
 		done
@@ -70,6 +70,10 @@ overlay() {
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
 	mkdir "$root/lab"
 	gcc -O2 -Wall -static -o "$root/vmm/devtool" "$TOP/lab/vmm/devtool.c"
+	gcc -m32 -O2 -Wall -ffreestanding -fno-pic -no-pie -nostdlib -static \
+		-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+		-fno-toplevel-reorder -Wl,-Ttext=0x100000 -Wl,--build-id=none \
+		-o "$root/vmm/bench.elf" "$TOP/lab/vmm/bench.c"
 	printf '#!/bin/sh\nexec /vmm/run "$@"\n' >"$root/lab/demo-vmm"
 	chmod 755 "$root/lab/demo-vmm"
 	gcc -O2 -Wall -static -isystem "$BUILD/selftests/x86/hdr/include" \

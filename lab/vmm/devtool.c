@@ -11,8 +11,6 @@
  *				   to BAR 2 of TO; compare with what a load gives
  *   devtool watch DEVICE FILE     read the first register of BAR 0 until FILE
  *				   is there; report how often it was all ones
- *   devtool decode DEVICE BAR     switch memory decode off and on, read a word of
- *				   each GiB of BAR; time of each in ns
  *   devtool clock		   the time in ns
  *
  * DEVICE and EDU are PCI addresses.
@@ -39,7 +37,6 @@
 #define EDU_CHUNK	4096
 
 #define PCI_COMMAND	4
-#define PCI_COMMAND_MEMORY 2
 #define PCI_COMMAND_MEMORY_MASTER 6
 
 static void die(const char *what)
@@ -239,41 +236,6 @@ static int watch(const char *bdf, const char *file)
 	return *p != first;
 }
 
-static void set_decode(int fd, int on)
-{
-	uint16_t cmd;
-
-	if (pread(fd, &cmd, 2, PCI_COMMAND) != 2)
-		die("config");
-	cmd = on ? cmd | PCI_COMMAND_MEMORY : cmd & ~PCI_COMMAND_MEMORY;
-	if (pwrite(fd, &cmd, 2, PCI_COMMAND) != 2)
-		die("config");
-}
-
-static int decode(const char *bdf, int bar)
-{
-	uint64_t t[4];
-	volatile char *p;
-	size_t size, i;
-	int fd;
-
-	enable(bdf);
-	p = map_bar(bdf, bar, &size);
-	fd = open_file(bdf, "config");
-	(void)*p;
-	t[0] = now();
-	set_decode(fd, 0);
-	t[1] = now();
-	set_decode(fd, 1);
-	t[2] = now();
-	for (i = 0; i < size; i += 1ull << 30)
-		(void)p[i];
-	t[3] = now();
-	printf("%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", t[1] - t[0], t[2] - t[1],
-	       t[3] - t[2]);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[1], "fill"))
@@ -286,8 +248,6 @@ int main(int argc, char **argv)
 		return watch(argv[2], argv[3]);
 	if (argc == 5 && !strcmp(argv[1], "p2preg"))
 		return p2preg(argv[2], argv[3], argv[4]);
-	if (argc == 4 && !strcmp(argv[1], "decode"))
-		return decode(argv[2], atoi(argv[3]));
 	if (argc == 2 && !strcmp(argv[1], "clock"))
 		return printf("%" PRIu64 "\n", now()) < 0;
 	fprintf(stderr, "usage: see the source\n");
