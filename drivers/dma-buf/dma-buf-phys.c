@@ -244,15 +244,15 @@ static bool can_merge(const struct dma_buf_phys_range *last,
 }
 
 /*
- * Walk the part [start, end) of the buffer. Returns the number of merged ranges
- * and, where @out is given, stores them: the first call counts what the second
- * stores. Both see the same because the exporter's ranges change only under
- * dma_resv.
+ * Walk the part [start, end) of the buffer. Returns the number of merged ranges,
+ * the last of them in @last, and, where @out is given, stores them: the first
+ * call counts what the second stores. Both see the same because the exporter's
+ * ranges change only under dma_resv.
  */
 static int walk_slice(struct dma_buf *dmabuf, u64 start, u64 end,
+		      struct dma_buf_phys_range *last,
 		      struct dma_buf_phys_ranges *out)
 {
-	struct dma_buf_phys_range last = {};
 	struct dma_buf_phys_caps caps = {};
 	unsigned int nr = 0, index = 0;
 	u64 pos = 0;
@@ -279,16 +279,16 @@ static int walk_slice(struct dma_buf *dmabuf, u64 start, u64 end,
 		range.len = min(next, end) - pos - skip;
 		pos = next;
 
-		if (nr && can_merge(&last, &range)) {
-			last.len += range.len;
+		if (nr && can_merge(last, &range)) {
+			last->len += range.len;
 		} else {
 			if (nr == INT_MAX)
 				return -EOVERFLOW;
-			last = range;
+			*last = range;
 			nr++;
 		}
 		if (out)
-			out->ranges[nr - 1] = last;
+			out->ranges[nr - 1] = *last;
 	}
 	return nr;
 }
@@ -323,6 +323,7 @@ int dma_buf_phys_map(struct dma_buf_phys_attachment *attach, u64 offset,
 {
 	struct dma_buf *dmabuf = attach->dmabuf;
 	struct dma_buf_phys_ranges *out;
+	struct dma_buf_phys_range last;
 	int nr;
 
 	dma_resv_assert_held(dmabuf->resv);
@@ -338,16 +339,19 @@ int dma_buf_phys_map(struct dma_buf_phys_attachment *attach, u64 offset,
 	if (dmabuf->phys_revoked)
 		return -EAGAIN;
 
-	nr = walk_slice(dmabuf, offset, offset + len, NULL);
+	nr = walk_slice(dmabuf, offset, offset + len, &last, NULL);
 	if (nr < 0)
 		return nr;
 
 	/* A buffer has as many ranges as its creator asked for: account it. */
-	out = kvzalloc_flex(*out, ranges, nr, GFP_KERNEL_ACCOUNT);
+	out = kvmalloc_flex(*out, ranges, nr, GFP_KERNEL_ACCOUNT);
 	if (!out)
 		return -ENOMEM;
 	out->nr = nr;
-	walk_slice(dmabuf, offset, offset + len, out);
+	if (nr == 1)
+		out->ranges[0] = last;
+	else
+		walk_slice(dmabuf, offset, offset + len, &last, out);
 
 	attach->mapped = true;
 	trace_dma_buf_phys_map(attach, nr);
@@ -376,15 +380,11 @@ EXPORT_SYMBOL_FOR_PHYS_IMPORTERS(dma_buf_phys_unmap);
  * dma_buf_phys_free_ranges - free what dma_buf_phys_map() returned
  * @ranges: may be NULL
  *
- * Freed after an RCU grace period, so that an importer can read its ranges
- * under rcu_read_lock() alone.
- *
- * Context: any that may not sleep, too.
+ * Context: may sleep.
  */
 void dma_buf_phys_free_ranges(struct dma_buf_phys_ranges *ranges)
 {
-	if (ranges)
-		kvfree_rcu(ranges, rcu);
+	kvfree(ranges);
 }
 EXPORT_SYMBOL_FOR_PHYS_IMPORTERS(dma_buf_phys_free_ranges);
 

@@ -93,14 +93,12 @@ struct dma_buf_phys_range {
 
 /**
  * struct dma_buf_phys_ranges - where a slice of a buffer is
- * @rcu: for importers whose readers take no lock, see dma_buf_phys_free_ranges()
  * @nr: number of entries in @ranges, at least 1
  * @ranges: the parts in buffer order; their lengths add up to the slice's.
  *	Neighbours that are contiguous and alike have been merged, neighbours
  *	that differ in an attribute never are.
  */
 struct dma_buf_phys_ranges {
-	struct rcu_head rcu;
 	unsigned int nr;
 	struct dma_buf_phys_range ranges[] __counted_by(nr);
 };

@@ -36,7 +36,11 @@
  *    read under mmu_lock or RCU.  Who reads it without mmu_lock has to have
  *    sampled mmu_invalidate_seq before, and to check it once mmu_lock is held,
  *    before the result is put into a page table.
- *  - binding->committed is protected by dma_resv.
+ *  - binding->committed, ->revoked_map and ->siblings are protected by
+ *    dma_resv.
+ *  - kvm->dmabuf_bindings is protected by slots_lock.
+ *  - binding->reach_start and ->reach_end are only widened by faults, which
+ *    race with each other, and reset with mmu_lock held for write.
  *  - Everything else in a binding is constant.
  *  - The fault path takes no dma_resv, ever: vCPUs hold kvm->srcu, and exporters
  *    hold dma_resv while they wait for whatever they wait for.
@@ -50,6 +54,7 @@
  *  - An invalidation is in progress only inside the invalidate callback.  Were
  *    one left in progress while the buffer is revoked, every fault of the VM
  *    could retry for as long as the device sleeps.
+ *  - A gfn that is mapped is in the reach of its binding.
  *  - A binding holds a reference to the buffer, and nothing holds one to KVM:
  *    the VM can go away at any time and so can the device.
  */
@@ -103,6 +108,15 @@ struct kvm_dmabuf_binding {
 	/* The slot's metadata exist, the slice may be mapped */
 	bool committed;
 	struct kvm_dmabuf_map __rcu *map;
+	/* What map was before the buffer was revoked, likely to be so again */
+	struct kvm_dmabuf_map *revoked_map;
+	/* Entry in kvm->dmabuf_bindings, if committed */
+	struct hlist_node vm_node;
+	/* The other committed bindings of the VM to the same buffer */
+	struct list_head siblings;
+	/* Gfns that may be mapped, see kvm_dmabuf_will_map() */
+	gfn_t reach_start;
+	gfn_t reach_end;
 };
 
 static int kvm_dmabuf_cmp_page(const void *key, const void *elt)
@@ -118,6 +132,10 @@ static int kvm_dmabuf_cmp_page(const void *key, const void *elt)
 static const struct kvm_dmabuf_range *
 kvm_dmabuf_find_range(const struct kvm_dmabuf_map *map, gfn_t page)
 {
+	/* What is not cut by a hole has one. */
+	if (page < map->ranges[0].npages)
+		return &map->ranges[0];
+
 	return bsearch(&page, map->ranges, map->nr, sizeof(map->ranges[0]),
 		       kvm_dmabuf_cmp_page);
 }
@@ -147,6 +165,24 @@ kvm_dmabuf_make_map(const struct dma_buf_phys_ranges *ranges)
 	return map;
 }
 
+/* Whether kvm_dmabuf_make_map() would make the same of these ranges. */
+static bool kvm_dmabuf_map_is(const struct kvm_dmabuf_map *map,
+			      const struct dma_buf_phys_ranges *ranges)
+{
+	unsigned int i;
+
+	if (map->nr != ranges->nr)
+		return false;
+
+	for (i = 0; i < map->nr; i++)
+		if (map->ranges[i].pfn != PHYS_PFN(ranges->ranges[i].addr) ||
+		    map->ranges[i].npages != ranges->ranges[i].len >> PAGE_SHIFT ||
+		    map->ranges[i].attrs != ranges->ranges[i].attrs)
+			return false;
+
+	return true;
+}
+
 /*
  * A slot that can never be accessed as its creator asked is refused.  A buffer
  * that is revoked when the slot is made, and turns out like that later, cannot
@@ -168,8 +204,9 @@ static int kvm_dmabuf_check_map(const struct kvm_dmabuf_binding *binding,
 }
 
 /*
- * Map the slice, and build what the fault path reads.  Not published yet.
- * Errors are those of dma_buf_phys_map().
+ * Map the slice, and build what the fault path reads.  Not published yet.  Most
+ * memory comes back to where it was, and then so does the old map, which stale
+ * faults may be reading still.  Errors are those of dma_buf_phys_map().
  */
 static int kvm_dmabuf_map_slice(struct kvm_dmabuf_binding *binding,
 				struct kvm_dmabuf_map **map)
@@ -182,13 +219,19 @@ static int kvm_dmabuf_map_slice(struct kvm_dmabuf_binding *binding,
 	if (r)
 		return r;
 
-	*map = kvm_dmabuf_make_map(ranges);
-	dma_buf_phys_free_ranges(ranges);
-	if (!*map) {
-		dma_buf_phys_unmap(binding->attach);
-		return -ENOMEM;
+	*map = binding->revoked_map;
+	if (*map && kvm_dmabuf_map_is(*map, ranges)) {
+		binding->revoked_map = NULL;
+	} else {
+		*map = kvm_dmabuf_make_map(ranges);
+		if (!*map) {
+			dma_buf_phys_unmap(binding->attach);
+			r = -ENOMEM;
+		}
 	}
-	return 0;
+	dma_buf_phys_free_ranges(ranges);
+
+	return r;
 }
 
 static void kvm_dmabuf_publish(struct kvm_dmabuf_binding *binding,
@@ -201,6 +244,10 @@ static void kvm_dmabuf_publish(struct kvm_dmabuf_binding *binding,
 	KVM_MMU_LOCK(kvm);
 	rcu_assign_pointer(binding->map, map);
 	KVM_MMU_UNLOCK(kvm);
+
+	/* It was another one, if it is still here. */
+	kvfree_rcu(binding->revoked_map, rcu);
+	binding->revoked_map = NULL;
 }
 
 /*
@@ -220,62 +267,129 @@ kvm_dmabuf_slot(const struct kvm_dmabuf_binding *binding)
 	return slot;
 }
 
-static void kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
+static void kvm_dmabuf_reset_reach(struct kvm_dmabuf_binding *binding)
 {
-	struct kvm *kvm = binding->kvm;
-	struct kvm_gfn_range range = {
-		.slot = kvm_dmabuf_slot(binding),
-		.start = binding->base_gfn,
-		.end = binding->base_gfn + binding->npages,
-		.attr_filter = KVM_FILTER_SHARED | KVM_FILTER_PRIVATE,
-		.may_block = true,
-	};
-
-	if (!range.slot) {
-		kvm_mmu_invalidate_range_add(kvm, range.start, range.end);
-		return;
+	if (KVM_ARCH_TELLS_DMABUF_REACH) {
+		WRITE_ONCE(binding->reach_start, ~0ull);
+		WRITE_ONCE(binding->reach_end, 0);
+	} else {
+		binding->reach_start = binding->base_gfn;
+		binding->reach_end = binding->base_gfn + binding->npages;
 	}
-	if (kvm_mmu_unmap_gfn_range(kvm, &range))
-		kvm_flush_remote_tlbs(kvm);
 }
 
-/*
- * The exporter takes the memory back.  A fault that read the old map is told by
- * mmu_invalidate_seq to start over, and then finds no map.
- *
- * Zapping may drop mmu_lock to let others run.  Faults on the slot retry while
- * it does, which is as long as it takes to zap.
- */
-static void kvm_dmabuf_invalidate(struct dma_buf_phys_attachment *attach)
+/* With mmu_lock released and nothing mapped any more. */
+static void kvm_dmabuf_revoked(struct kvm_dmabuf_binding *binding)
 {
-	struct kvm_dmabuf_binding *binding = attach->priv;
-	struct kvm *kvm = binding->kvm;
-	struct kvm_dmabuf_map *map;
-	int idx;
-
-	dma_resv_assert_held(binding->dmabuf->resv);
-
-	idx = srcu_read_lock(&kvm->srcu);
-	KVM_MMU_LOCK(kvm);
-	kvm_mmu_invalidate_start(kvm);
-	map = rcu_replace_pointer(binding->map, NULL,
-				  lockdep_is_held(&kvm->mmu_lock));
-	/*
-	 * Who samples the mmu_invalidate_seq that kvm_mmu_invalidate_end() is
-	 * about to write must not see the old map.  Pairs with the smp_rmb()
-	 * after sampling it in the page fault handlers.
-	 */
-	smp_wmb();
-	kvm_dmabuf_zap(binding);
-	kvm->stat.generic.dmabuf_revocations++;
-	kvm_mmu_invalidate_end(kvm);
-	KVM_MMU_UNLOCK(kvm);
-	srcu_read_unlock(&kvm->srcu, idx);
+	if (!binding->attach->mapped)
+		return;
 
 	trace_kvm_dmabuf_revoke(binding->as_id, binding->slot_id,
 				binding->base_gfn, binding->npages, 0);
-	kvfree_rcu(map, rcu);
-	dma_buf_phys_unmap(attach);
+	dma_buf_phys_unmap(binding->attach);
+}
+
+/*
+ * Take the map from faults that are to come.  All of the slot is being
+ * invalidated, whatever there is of it to zap.
+ */
+static void kvm_dmabuf_hide(struct kvm_dmabuf_binding *binding)
+{
+	struct kvm *kvm = binding->kvm;
+
+	/* It could not be restored the last time. */
+	if (!binding->attach->mapped)
+		return;
+
+	binding->revoked_map = rcu_replace_pointer(binding->map, NULL,
+						   lockdep_is_held(&kvm->mmu_lock));
+	kvm->stat.generic.dmabuf_revocations++;
+	kvm_mmu_invalidate_range_add(kvm, binding->base_gfn,
+				     binding->base_gfn + binding->npages);
+}
+
+/* With no more pages to zap, do not look after each whether to drop mmu_lock. */
+#define KVM_DMABUF_ZAP_AT_ONCE	512
+
+/* Returns whether TLBs have to be flushed before mmu_lock is released. */
+static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
+{
+	struct kvm_gfn_range range = {
+		.start = READ_ONCE(binding->reach_start),
+		.end = READ_ONCE(binding->reach_end),
+		.attr_filter = KVM_FILTER_SHARED | KVM_FILTER_PRIVATE,
+	};
+
+	/* What faults add from here on is not mapped, they are stale. */
+	kvm_dmabuf_reset_reach(binding);
+	if (range.start >= range.end)
+		return false;
+
+	range.may_block = range.end - range.start > KVM_DMABUF_ZAP_AT_ONCE ||
+			  !list_empty(&binding->siblings);
+	range.slot = kvm_dmabuf_slot(binding);
+	return range.slot && kvm_mmu_unmap_gfn_range(binding->kvm, &range);
+}
+
+/*
+ * The buffer's bindings to this VM, with mmu_lock held for write.  A fault that
+ * read an old map is told by mmu_invalidate_seq to start over, and then finds
+ * none.
+ *
+ * Zapping may drop mmu_lock to let others run.  Faults on the slots retry while
+ * it does, which is as long as it takes to zap.
+ */
+static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
+{
+	struct kvm_dmabuf_binding *binding = first;
+	struct kvm *kvm = first->kvm;
+	bool flush = false;
+
+	kvm_mmu_invalidate_start(kvm);
+	do {
+		kvm_dmabuf_hide(binding);
+		binding = list_next_entry(binding, siblings);
+	} while (binding != first);
+
+	do {
+		flush |= kvm_dmabuf_zap(binding);
+		binding = list_next_entry(binding, siblings);
+	} while (binding != first);
+	if (flush)
+		kvm_flush_remote_tlbs(kvm);
+
+	/*
+	 * Who samples the mmu_invalidate_seq that is about to be written must
+	 * not see an old map, nor widen a reach that was not yet reset.  Pairs
+	 * with the smp_rmb() after sampling it in the page fault handlers.
+	 */
+	smp_wmb();
+	kvm_mmu_invalidate_end(kvm);
+}
+
+/*
+ * The exporter takes the memory back, from all importers one after another.  The
+ * first slot of a VM that it gets to takes all of them along, which flushes TLBs
+ * and takes mmu_lock once.
+ */
+static void kvm_dmabuf_invalidate(struct dma_buf_phys_attachment *attach)
+{
+	struct kvm_dmabuf_binding *first = attach->priv, *binding = first;
+	struct kvm *kvm = first->kvm;
+	int idx;
+
+	dma_resv_assert_held(first->dmabuf->resv);
+
+	idx = srcu_read_lock(&kvm->srcu);
+	KVM_MMU_LOCK(kvm);
+	kvm_dmabuf_invalidate_locked(first);
+	KVM_MMU_UNLOCK(kvm);
+	srcu_read_unlock(&kvm->srcu, idx);
+
+	do {
+		kvm_dmabuf_revoked(binding);
+		binding = list_next_entry(binding, siblings);
+	} while (binding != first);
 }
 
 /*
@@ -422,6 +536,8 @@ int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 	binding->as_id = slot->as_id;
 	binding->slot_id = slot->id;
 	binding->readonly = slot->flags & KVM_MEM_READONLY;
+	INIT_LIST_HEAD(&binding->siblings);
+	kvm_dmabuf_reset_reach(binding);
 
 	importer = kvm_arch_supports_cached_dmabuf(kvm) ?
 		   &kvm_dmabuf_importer : &kvm_dmabuf_importer_uncached;
@@ -439,6 +555,33 @@ err_put:
 err_free:
 	kfree(binding);
 	return r;
+}
+
+/* Join those of the VM's bindings that are revoked along with this one. */
+static void kvm_dmabuf_link(struct kvm_dmabuf_binding *binding)
+{
+	struct kvm *kvm = binding->kvm;
+	struct kvm_dmabuf_binding *other;
+
+	lockdep_assert_held(&kvm->slots_lock);
+	dma_resv_assert_held(binding->dmabuf->resv);
+
+	hlist_for_each_entry(other, &kvm->dmabuf_bindings, vm_node) {
+		if (other->dmabuf == binding->dmabuf) {
+			list_add_tail(&binding->siblings, &other->siblings);
+			break;
+		}
+	}
+	hlist_add_head(&binding->vm_node, &kvm->dmabuf_bindings);
+}
+
+/* Nobody else has slots_lock, or the VM has no users. */
+static void kvm_dmabuf_unlink(struct kvm_dmabuf_binding *binding)
+{
+	dma_resv_lock(binding->dmabuf->resv, NULL);
+	hlist_del_init(&binding->vm_node);
+	list_del_init(&binding->siblings);
+	dma_resv_unlock(binding->dmabuf->resv);
 }
 
 /*
@@ -466,6 +609,7 @@ static int kvm_dmabuf_commit_locked(struct kvm_dmabuf_binding *binding)
 
 	kvm_dmabuf_publish(binding, map);
 	binding->committed = true;
+	kvm_dmabuf_link(binding);
 	return 0;
 }
 
@@ -520,6 +664,7 @@ void kvm_dmabuf_unbind(struct kvm_memory_slot *slot)
 		return;
 
 	slot->dmabuf = NULL;
+	kvm_dmabuf_unlink(binding);
 	dma_buf_phys_detach(binding->attach);
 	trace_kvm_dmabuf_unbind(binding->as_id, binding->slot_id,
 				binding->base_gfn, binding->npages, 0);
@@ -527,6 +672,7 @@ void kvm_dmabuf_unbind(struct kvm_memory_slot *slot)
 
 	map = rcu_dereference_protected(binding->map, true);
 	kvfree_rcu(map, rcu);
+	kvfree_rcu(binding->revoked_map, rcu);
 	kfree(binding);
 }
 
@@ -618,6 +764,40 @@ int kvm_dmabuf_get_pfn(struct kvm *kvm, const struct kvm_memory_slot *slot,
 	page->writable = !binding->readonly &&
 			 (range->attrs & DMA_BUF_PHYS_WRITE);
 	return 0;
+}
+
+/**
+ * kvm_dmabuf_will_map - tell what a fault is about to map
+ * @slot: a slot for which kvm_slot_is_dmabuf() is true
+ * @start: first gfn of the largest leaf that the fault may result in
+ * @end: behind its last gfn, or behind that of several leaves
+ *
+ * A revocation zaps nothing but what lies between the lowest and the highest gfn
+ * that it was told of, which makes it cheap where little of a large slot is
+ * mapped.  To be called by architectures that define KVM_ARCH_TELLS_DMABUF_REACH
+ * before anything that kvm_dmabuf_get_pfn() told is mapped, and under the same
+ * condition: mmu_lock is held, or mmu_invalidate_seq was sampled before.
+ *
+ * Context: any; kvm->srcu or mmu_lock held.  Takes no lock.
+ *
+ * Return: true if @start is right behind the highest gfn until now, so that the
+ * guest may be going through the slot.
+ */
+bool kvm_dmabuf_will_map(const struct kvm_memory_slot *slot, gfn_t start,
+			 gfn_t end)
+{
+	struct kvm_dmabuf_binding *binding = slot->dmabuf;
+	gfn_t old_start = READ_ONCE(binding->reach_start);
+	gfn_t old_end = READ_ONCE(binding->reach_end);
+	bool next = start == old_end;
+
+	while (start < old_start &&
+	       !try_cmpxchg64(&binding->reach_start, &old_start, start))
+		;
+	while (end > old_end &&
+	       !try_cmpxchg64(&binding->reach_end, &old_end, end))
+		;
+	return next;
 }
 
 MODULE_IMPORT_NS("DMA_BUF");

@@ -21,7 +21,12 @@
  *	BENCH <operation> <parameters> <path> <value> <unit>
  *
  * The path is dmabuf, vma-cold, vma-warm, or a name for what the figure is to
- * be seen in relation to.
+ * be seen in relation to: "common" is what an operation costs that has nothing
+ * to do, and is in the figures of both ways.
+ *
+ * Each figure comes from a VM of its own, which did the same on both ways.  What
+ * is measured is between two markers, nops that a plugin of the emulator can
+ * look for, to tell what was executed between them.
  *
  * Guest physical addresses that are not congruent to the BAR's make leaves
  * smaller; that way 2 MiB and 4 KiB leaves are had on both paths from a BAR
@@ -83,6 +88,9 @@ struct device {
 	int fd;			/* the dma-buf of the whole BAR, or -1 */
 };
 
+/* What is measured, for -c */
+static const char *only = "";
+
 static const char *big_bdf = "0000:00:06.0";
 static const char *reset_bdf = "0000:00:07.0";
 
@@ -100,6 +108,35 @@ static u64 now(void)
 	return (u64)ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
 }
 
+/* Nobody else uses a nop with such an operand. */
+static void mark_start(void)
+{
+	asm volatile("nopl 0x5bec0001(%%rax,%%rax,1)" : : : "memory");
+}
+
+static void mark_stop(void)
+{
+	asm volatile("nopl 0x5bec0000(%%rax,%%rax,1)" : : : "memory");
+}
+
+static u64 started;
+static u64 windows;		/* that were started */
+
+static void start(void)
+{
+	windows++;
+	mark_start();
+	started = now();
+}
+
+static u64 stop(void)
+{
+	u64 t = now() - started;
+
+	mark_stop();
+	return t;
+}
+
 /* Of this thread, without the time it slept: a reset has to wait. */
 static u64 cpu_now(void)
 {
@@ -109,10 +146,26 @@ static u64 cpu_now(void)
 	return (u64)ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
 }
 
+static void start_cpu(void)
+{
+	windows++;
+	mark_start();
+	started = cpu_now();
+}
+
+static u64 stop_cpu(void)
+{
+	u64 t = cpu_now() - started;
+
+	mark_stop();
+	return t;
+}
+
 static void report(const char *op, const char *params, const char *path,
 		   u64 value, const char *unit)
 {
 	printf("BENCH\t%s\t%s\t%s\t%lu\t%s\n", op, params, path, value, unit);
+	printf("# until window %lu\n", windows);
 	fflush(stdout);
 }
 
@@ -202,10 +255,10 @@ static void decode_write(struct device *dev, bool on, u16 cmd)
 static u64 decode_time(struct device *dev, bool on)
 {
 	u16 cmd = vfio_pci_config_readw(dev->vfio, PCI_COMMAND);
-	u64 start = now();
 
+	start();
 	decode_write(dev, on, cmd);
-	return now() - start;
+	return stop();
 }
 
 /*
@@ -216,8 +269,24 @@ static void l2_guest(struct svm_test_data *svm)
 	vmmcall();
 }
 
-static void guest(struct svm_test_data *svm)
+/* What a guest does to tell what an exit costs that KVM has nothing to do for. */
+enum probe { NO_PROBE, PROBE_NOTHING, PROBE_EXIT };
+
+static void guest(struct svm_test_data *svm, enum probe probe)
 {
+	u64 dr7;
+
+	if (probe) {
+		GUEST_SYNC(probe);
+		/*
+		 * The first access to a debug register in a KVM_RUN exits, and
+		 * KVM gives the registers to the guest and enters it again.
+		 * Anything else has to be emulated, too.
+		 */
+		if (probe == PROBE_EXIT)
+			asm volatile("mov %%db7, %0" : "=r"(dr7) : : "memory");
+		GUEST_SYNC(probe);
+	}
 	if (svm) {
 		generic_svm_setup(svm, l2_guest);
 		run_guest(svm->vmcb, svm->vmcb_gpa);
@@ -226,7 +295,7 @@ static void guest(struct svm_test_data *svm)
 	guest_command_loop();
 }
 
-static void vm_new(bool nested)
+static void vm_create_guest(bool nested, enum probe probe)
 {
 	gva_t svm = 0;
 	u64 gva;
@@ -237,7 +306,7 @@ static void vm_new(bool nested)
 		vcpu_alloc_svm(vm, &svm);
 		tdp_identity_map_default_memslots(vm);
 	}
-	vcpu_args_set(vcpu, 1, svm);
+	vcpu_args_set(vcpu, 2, svm, probe);
 
 	for (gva = GPA_BASE; gva < GPA_BASE + big.size + SZ_1G; gva += SZ_1G)
 		__virt_pg_map(vm, &vm->mmu, gva, gva, PG_LEVEL_1G);
@@ -247,6 +316,13 @@ static void vm_new(bool nested)
 static void guest_nothing(void)
 {
 	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, 0), GUEST_DONE_CMD);
+}
+
+/* A VM that has run. */
+static void vm_new(bool nested)
+{
+	vm_create_guest(nested, NO_PROBE);
+	guest_nothing();
 }
 
 static void vm_free(void)
@@ -285,19 +361,20 @@ static void slots_set(struct device *dev, enum path path, u64 gpa, u64 size,
 
 static u64 prefault_time(u64 gpa, u64 size)
 {
-	u64 start = now();
-
+	start();
 	vcpu_pre_fault(vcpu, gpa, size);
-	return now() - start;
+	return stop();
 }
 
 /* One access, of which the entry and the exit are part. */
 static u64 access_time(u64 gpa)
 {
-	u64 start = now();
+	u64 t;
 
+	start();
 	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, gpa, 0, 0), GUEST_DONE_CMD);
-	return now() - start;
+	t = stop();
+	return t;
 }
 
 static u64 leaves_of(const struct leaf *leaf)
@@ -310,9 +387,49 @@ static u64 leaves_of(const struct leaf *leaf)
 /*
  * The operations
  */
+
+/* What is in all figures of a kind, and has nothing to do with what is mapped. */
+static void bench_common(void)
+{
+	u64 off = 0, on = 0, check = 0, t[] = { [PROBE_EXIT] = 0 };
+	enum probe probe;
+	int i;
+
+	path_prepare(&big, VMA_COLD, 0);
+	vma_none(&big);
+	for (i = 0; i < RUNS; i++) {
+		least(&off, decode_time(&big, false));
+		least(&on, decode_time(&big, true));
+	}
+	report("common", "decode off", "common", off, "ns");
+	report("common", "decode on", "common", on, "ns");
+
+	vm_new(false);
+	for (i = 0; i < RUNS; i++) {
+		start();
+		__vm_ioctl(vm, KVM_CHECK_EXTENSION, (void *)KVM_CAP_DMABUF_MEM);
+		least(&check, stop());
+	}
+	report("common", "ioctl of the VM", "common", check, "ns");
+	vm_free();
+
+	for (probe = PROBE_NOTHING; probe <= PROBE_EXIT; probe++) {
+		for (i = 0; i < RUNS; i++) {
+			vm_create_guest(false, probe);
+			guest_run(vcpu);
+			start();
+			guest_run(vcpu);
+			least(&t[probe], stop());
+			vm_free();
+		}
+	}
+	report("common", "exit to KVM and entry", "common",
+	       t[PROBE_EXIT] - t[PROBE_NOTHING], "ns");
+}
+
 static void bench_slot(u64 size)
 {
-	u64 create, delete, start;
+	u64 create, delete;
 	char params[64];
 	enum path path;
 	int i;
@@ -321,25 +438,25 @@ static void bench_slot(u64 size)
 	for (path = DMABUF; path <= VMA_COLD; path++) {
 		create = 0;
 		delete = 0;
+		vm_new(false);
 		for (i = 0; i < RUNS; i++) {
-			slots_delete();
 			path_prepare(&big, path, size);
 
-			start = now();
+			start();
 			slot_set(&big, path, 0, GPA_BASE, size, 0);
-			least(&create, now() - start);
+			least(&create, stop());
 
-			start = now();
+			start();
 			vm_delete_region(vm, FIRST_SLOT);
-			least(&delete, now() - start);
+			least(&delete, stop());
 		}
+		vm_free();
 		report("slot creation", params, path_names[path], create, "ns");
 		report("slot deletion", params, path_names[path], delete, "ns");
 	}
 }
 
-static void bench_prefault(u64 size, u64 part, const struct leaf *leaf,
-			   const char *op)
+static void bench_prefault(u64 size, u64 part, const struct leaf *leaf)
 {
 	u64 gpa = GPA_BASE + leaf->skew, best, before;
 	enum path path;
@@ -349,48 +466,65 @@ static void bench_prefault(u64 size, u64 part, const struct leaf *leaf,
 	snprintf(params, sizeof(params), "%lu GiB by %s", part >> 30, leaf->name);
 	for (path = DMABUF; path < NR_PATHS; path++) {
 		best = 0;
-		for (i = 0; i < (part / leaf->size > 65536 ? 1 : RUNS); i++) {
+		for (i = 0; i < (part / leaf->size > 4096 ? 1 : RUNS); i++) {
+			vm_new(false);
 			slots_set(&big, path, gpa, size, 1);
 			guest_nothing();
 			before = leaves_of(leaf);
 			least(&best, prefault_time(gpa, part));
 			TEST_ASSERT_EQ(leaves_of(leaf) - before, part / leaf->size);
+			vm_free();
 		}
-		report(op, params, path_names[path], best, "ns");
+		report("pre-fault", params, path_names[path], best, "ns");
 	}
-	slots_delete();
 }
 
+/* Accesses to @nr leaves, from the first'th on and @step apart. */
+static u64 touch_time(u64 gpa, const struct leaf *leaf, int first, int step, int nr)
+{
+	u64 t = 0;
+	int i;
+
+	for (i = 0; i < nr; i++)
+		t += access_time(gpa + (first + i * step) * leaf->size);
+
+	return t;
+}
+
+/*
+ * An isolated fault is one on a leaf of which no neighbour was accessed, with
+ * others in the same page table.
+ */
 static void bench_fault(u64 size, const struct leaf *leaf)
 {
-	u64 gpa = GPA_BASE + leaf->skew, t;
+	u64 gpa = GPA_BASE + leaf->skew;
 	enum path path;
-	int i, j;
+	int i;
 
 	for (path = DMABUF; path < NR_PATHS; path++) {
-		u64 one = 0, none = 0, all = 0;
+		u64 none = 0, one = 0, apart = 0, row = 0;
 
 		for (i = 0; i < RUNS; i++) {
+			vm_new(false);
 			slots_set(&big, path, gpa, size, 1);
-			guest_nothing();
 
 			/* The first one faults on the guest's page tables, too. */
 			access_time(gpa);
 			least(&none, access_time(gpa));
-			least(&one, access_time(gpa + leaf->size));
-
-			for (t = 0, j = 2; j < 62; j++)
-				t += access_time(gpa + j * leaf->size);
-			least(&all, t);
+			least(&one, access_time(gpa + 2 * leaf->size));
+			least(&apart, touch_time(gpa, leaf, 4, 2, 10));
+			least(&row, touch_time(gpa, leaf, 24, 1, 40));
+			vm_free();
 		}
 		report("guest fault", leaf->name, path_names[path],
 		       one - none, "ns");
-		report("first touch of 60 leaves", leaf->name, path_names[path],
-		       all - 60 * none, "ns");
-		report("entry, access, exit", leaf->name, path_names[path],
-		       none, "ns");
+		report("first touch of every other of 20 leaves", leaf->name,
+		       path_names[path], apart - 10 * none, "ns");
+		report("first touch of 40 leaves in a row", leaf->name,
+		       path_names[path], row - 40 * none, "ns");
+		report("entry, access, exit to user space", leaf->name,
+		       path_names[path], none, "ns");
 	}
-	slots_delete();
 }
 
 static void bench_steady(u64 size)
@@ -402,23 +536,29 @@ static void bench_steady(u64 size)
 	for (path = DMABUF; path < NR_PATHS; path++) {
 		u64 best = 0, exits = 0;
 
+		vm_new(false);
 		slots_set(&big, path, GPA_BASE, size, 1);
 		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr), GUEST_DONE_CMD);
 		for (i = 0; i < RUNS; i++) {
-			u64 before = vcpu_get_stat(vcpu, exits), start = now();
+			u64 before = vcpu_get_stat(vcpu, exits);
 
+			start();
 			guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr);
-			least(&best, now() - start);
+			least(&best, stop());
 			least(&exits, vcpu_get_stat(vcpu, exits) - before);
 		}
+		vm_free();
 		report("65536 accesses, steady", "time", path_names[path], best, "ns");
 		report("65536 accesses, steady", "exits", path_names[path], exits, "exits");
 	}
-	slots_delete();
 }
 
+/*
+ * @nr_leaves, in equal parts at the start of each slot, or @apart from each
+ * other.
+ */
 static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
-			 u64 nr_leaves, u32 nr)
+			 u64 nr_leaves, u32 nr, u64 apart, bool nested)
 {
 	u64 gpa = GPA_BASE + leaf->skew;
 	u64 per_slot = nr_leaves / nr * leaf->size;
@@ -427,25 +567,28 @@ static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
 	int i;
 	u32 j;
 
-	snprintf(params, sizeof(params), "%lu x %s, %u slot%s", nr_leaves,
-		 leaf->name, nr, nr == 1 ? "" : "s");
+	snprintf(params, sizeof(params), "%lu x %s%s, %u slot%s", nr_leaves,
+		 leaf->name, apart ? " apart" : "", nr, nr == 1 ? "" : "s");
 	snprintf(restore, sizeof(restore), "%s, restore", op);
 	for (path = DMABUF; path < NR_PATHS; path++) {
 		u64 off = 0, on = 0;
 
+		vm_new(nested);
 		slots_set(&big, path, gpa, size, nr);
 		for (i = 0; i < RUNS; i++) {
 			if (path == VMA_WARM)
 				vma_touch(&big, size);
-			for (j = 0; per_slot && j < nr; j++)
+			for (j = 0; apart && j < nr_leaves; j++)
+				vcpu_pre_fault(vcpu, gpa + j * apart, leaf->size);
+			for (j = 0; !apart && per_slot && j < nr; j++)
 				vcpu_pre_fault(vcpu, gpa + j * (size / nr), per_slot);
 			least(&off, decode_time(&big, false));
 			least(&on, decode_time(&big, true));
 		}
+		vm_free();
 		report(op, params, path_names[path], off, "ns");
 		report(restore, params, path_names[path], on, "ns");
 	}
-	slots_delete();
 }
 
 /*
@@ -462,19 +605,19 @@ static void ioas_map(u64 iova, u64 size, u32 flags)
 
 static void bench_ioas(u64 size)
 {
-	u64 map = 0, unmap = 0, start;
+	u64 map = 0, unmap = 0;
 	char params[64];
 	int i;
 
 	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
 	path_prepare(&big, DMABUF, size);
 	for (i = 0; i < RUNS; i++) {
-		start = now();
+		start();
 		ioas_map(GPA_BASE, size, 0);
-		least(&map, now() - start);
-		start = now();
+		least(&map, stop());
+		start();
 		iommu_unmap_iova(iommu, GPA_BASE, size);
-		least(&unmap, now() - start);
+		least(&unmap, stop());
 	}
 	report("IOMMU map", params, path_names[DMABUF], map, "ns");
 	report("IOMMU unmap", params, path_names[DMABUF], unmap, "ns");
@@ -484,16 +627,17 @@ static void bench_revoke_iommu(const struct leaf *leaf, u64 nr, bool kvm)
 {
 	const char *op = kvm ? "revoke, KVM and IOMMU" : "revoke, IOMMU";
 	u64 iova = GPA_BASE + leaf->skew, size = nr * leaf->size;
-	u64 off = 0, on = 0, unmap = 0, start;
+	u64 off = 0, on = 0, unmap = 0;
 	char params[64], restore[64];
 	int i;
 
 	snprintf(params, sizeof(params), "%lu x %s", nr, leaf->name);
 	snprintf(restore, sizeof(restore), "%s, restore", op);
-	slots_delete();
 	path_prepare(&big, DMABUF, size);
-	if (kvm)
+	if (kvm) {
+		vm_new(false);
 		slots_set(&big, DMABUF, iova, big.size, 1);
+	}
 
 	for (i = 0; i < RUNS; i++) {
 		ioas_map(iova, size, IOMMU_IOAS_MAP_RESTORE);
@@ -502,78 +646,96 @@ static void bench_revoke_iommu(const struct leaf *leaf, u64 nr, bool kvm)
 		least(&off, decode_time(&big, false));
 		least(&on, decode_time(&big, true));
 
-		start = now();
+		start();
 		iommu_unmap_iova(iommu, iova, size);
-		least(&unmap, now() - start);
+		least(&unmap, stop());
 	}
+	if (kvm)
+		vm_free();
 	report(op, params, path_names[DMABUF], off, "ns");
 	if (!kvm)
 		report(op, params, "unmap", unmap, "ns");
 	report(restore, params, path_names[DMABUF], on, "ns");
-	slots_delete();
 }
 
 /*
- * A device reset with the device's BAR in the guest, in 64 parts.
+ * A device reset with the device's BAR in the guest, in 64 parts, of which
+ * nothing, one page or all is mapped.
  */
+static void reset_slots_set(struct device *dev, enum path path, u64 part, int *fds)
+{
+	int i;
+
+	if (path == VMA_COLD)
+		vma_new(dev);
+	for (i = 0; path == DMABUF && i < MAX_SLOTS; i++) {
+		struct vfio_region_dma_range range = {
+			.offset = i * part,
+			.length = part,
+		};
+
+		fds[i] = vfio_pci_dmabuf_export(dev->vfio, dev->bar, &range, 1, O_RDWR);
+	}
+	for (i = 0; i < MAX_SLOTS; i++, nr_slots++) {
+		u64 gpa = GPA_BASE + GIB(i);
+
+		if (path == DMABUF)
+			vm_set_dmabuf_region(vm, FIRST_SLOT + i, 0, gpa, part, fds[i], 0);
+		else
+			vm_set_user_memory_region(vm, FIRST_SLOT + i, 0, gpa, part,
+						  dev->window + i * part);
+	}
+}
+
+static void bench_reset_path(struct device *dev, enum path path, u64 part, u64 mapped)
+{
+	int fds[MAX_SLOTS], i, j;
+	char params[64];
+	u64 best = 0;
+
+	vm_new(false);
+	reset_slots_set(dev, path, part, fds);
+	for (i = 0; i < RUNS; i++) {
+		for (j = 0; mapped && j < MAX_SLOTS; j++)
+			vcpu_pre_fault(vcpu, GPA_BASE + GIB(j), mapped);
+		start_cpu();
+		vfio_pci_device_reset(dev->vfio);
+		least(&best, stop_cpu());
+		vfio_pci_set_memory_decode(dev->vfio, true);
+	}
+	snprintf(params, sizeof(params), "%lu x 4 KiB, 64 slots",
+		 MAX_SLOTS * mapped / SZ_4K);
+	report("device reset", params, path_names[path], best, "ns");
+
+	vm_free();
+	vma_none(dev);
+	for (i = 0; path == DMABUF && i < MAX_SLOTS; i++)
+		close(fds[i]);
+}
+
 static void bench_reset(void)
 {
 	struct device dev;
-	u64 part, t, best;
-	int fds[MAX_SLOTS];
 	enum path path;
-	int i, j;
+	u64 part, t;
+	int i;
 
 	device_open(&dev, reset_bdf);
 	part = dev.size / MAX_SLOTS;
 
 	for (t = 0, i = 0; i < RUNS; i++) {
-		u64 start = cpu_now();
-
+		start_cpu();
 		vfio_pci_device_reset(dev.vfio);
-		least(&t, cpu_now() - start);
+		least(&t, stop_cpu());
 	}
-	report("device reset", "nothing mapped", "floor", t, "ns");
+	report("common", "device reset", "common", t, "ns");
 	vfio_pci_set_memory_decode(dev.vfio, true);
 
 	for (path = DMABUF; path <= VMA_COLD; path++) {
-		best = 0;
-		slots_delete();
-		if (path == VMA_COLD)
-			vma_new(&dev);
-		for (j = 0; j < MAX_SLOTS; j++) {
-			struct vfio_region_dma_range range = {
-				.offset = j * part,
-				.length = part,
-			};
-
-			if (path == DMABUF)
-				fds[j] = vfio_pci_dmabuf_export(dev.vfio, dev.bar,
-								&range, 1, O_RDWR);
-		}
-		for (j = 0; j < MAX_SLOTS; j++, nr_slots++) {
-			u64 gpa = GPA_BASE + GIB(j);
-
-			if (path == DMABUF)
-				vm_set_dmabuf_region(vm, FIRST_SLOT + j, 0, gpa, part, fds[j], 0);
-			else
-				vm_set_user_memory_region(vm, FIRST_SLOT + j, 0, gpa, part,
-							  dev.window + j * part);
-		}
-		for (i = 0; i < RUNS; i++) {
-			for (j = 0; j < MAX_SLOTS; j++)
-				vcpu_pre_fault(vcpu, GPA_BASE + GIB(j), part);
-			t = cpu_now();
-			vfio_pci_device_reset(dev.vfio);
-			least(&best, cpu_now() - t);
-			vfio_pci_set_memory_decode(dev.vfio, true);
-		}
-		report("device reset", "64 parts, each a slot", path_names[path], best, "ns");
-		slots_delete();
-		for (j = 0; path == DMABUF && j < MAX_SLOTS; j++)
-			close(fds[j]);
+		bench_reset_path(&dev, path, part, 0);
+		bench_reset_path(&dev, path, part, SZ_4K);
+		bench_reset_path(&dev, path, part, part);
 	}
-	vma_none(&dev);
 	device_close(&dev);
 }
 
@@ -586,109 +748,144 @@ struct memory {
 	u64 other;
 };
 
-static struct memory memory_now(void)
+static u64 read_kib(const char *path, const char *name)
 {
-	struct memory m = {};
-	char line[128];
-	u64 kib;
+	char line[128], format[64];
+	u64 kib, sum = 0;
 	FILE *f;
 
-	f = fopen("/proc/meminfo", "r");
-	TEST_ASSERT(f, "/proc/meminfo");
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "PageTables: %lu", &kib) == 1)
-			m.host_tables = kib;
-		else if (sscanf(line, "SecPageTables: %lu", &kib) == 1)
-			m.guest_tables = kib;
-		else if (sscanf(line, "Slab: %lu", &kib) == 1 ||
-			 sscanf(line, "VmallocUsed: %lu", &kib) == 1)
-			m.other += kib;
-	}
+	snprintf(format, sizeof(format), "%s: %%lu", name);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "%s", path);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, format, &kib) == 1)
+			sum += kib;
 	fclose(f);
 
-	return m;
+	return sum;
 }
 
-static void bench_memory(u64 size, bool nested)
+/* CPUs add what they counted to meminfo once in a second, unless they idle. */
+static struct memory memory_now(void)
+{
+	u64 end = now() + 3 * NSEC_PER_SEC;
+
+	while (now() < end)
+		usleep(5000);
+
+	return (struct memory) {
+		.host_tables = read_kib("/proc/self/status", "VmPTE"),
+		.guest_tables = read_kib("/proc/meminfo", "SecPageTables"),
+		.other = read_kib("/proc/meminfo", "Slab") +
+			 read_kib("/proc/meminfo", "VmallocUsed"),
+	};
+}
+
+static void report_kib(const char *op, const char *params, enum path path,
+		       u64 before, u64 after)
+{
+	report(op, params, path_names[path], after > before ? after - before : 0, "KiB");
+}
+
+static void bench_memory(u64 size, const struct leaf *leaf)
 {
 	struct memory before, slot, full;
 	char params[64];
 	enum path path;
 
-	for (path = DMABUF; path <= VMA_WARM; path++) {
-		vm_new(nested);
-		guest_nothing();
-		path_prepare(&big, path, size);
-		if (path != VMA_COLD) {
-			/* What the warm VMA has is the VMA's cost, too. */
-			vma_none(&big);
-		}
-		before = memory_now();
-		slots_set(&big, path, GPA_BASE, size, 1);
-		slot = memory_now();
-		guest_nothing();
-		vcpu_pre_fault(vcpu, GPA_BASE, size);
-		full = memory_now();
-
-		snprintf(params, sizeof(params), "%lu GiB by 1 GiB%s", size >> 30,
-			 nested ? ", nested" : "");
-		report("memory, slot metadata", params, path_names[path],
-		       slot.other > before.other ? slot.other - before.other : 0, "KiB");
-		report("memory, host page tables", params, path_names[path],
-		       full.host_tables > before.host_tables ?
-		       full.host_tables - before.host_tables : 0, "KiB");
-		report("memory, guest page tables", params, path_names[path],
-		       full.guest_tables > before.guest_tables ?
-		       full.guest_tables - before.guest_tables : 0, "KiB");
+	snprintf(params, sizeof(params), "%lu GiB by %s", size >> 30, leaf->name);
+	for (path = DMABUF; path < NR_PATHS; path++) {
+		/* What the device and a VM need once is no slot's. */
+		vm_new(false);
+		slots_set(&big, path, GPA_BASE + leaf->skew, size, 1);
 		vm_free();
+
+		vm_new(false);
+		path_prepare(&big, path, 0);
+		vma_none(&big);
+		before = memory_now();
+		slots_set(&big, path, GPA_BASE + leaf->skew, size, 1);
+		slot = memory_now();
+		vcpu_pre_fault(vcpu, GPA_BASE + leaf->skew, size);
+		full = memory_now();
+		vm_free();
+
+		report_kib("memory, slot metadata", params, path, before.other, slot.other);
+		report_kib("memory, host page tables", params, path,
+			   before.host_tables, full.host_tables);
+		report_kib("memory, stage-2 page tables", params, path,
+			   slot.guest_tables, full.guest_tables);
 	}
 }
 
-static void bench_kvm(u64 size)
+/* The groups of figures, for -c. */
+static bool wanted(const char *group)
 {
-	vm_new(false);
-	guest_nothing();
+	return !*only || !strcmp(only, group);
+}
 
-	bench_slot(size);
-	bench_prefault(size, size, &leaves[LEAF_1G], "pre-fault");
-	if (size != GIB(64)) {
-		bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], size / SZ_1G, 1);
-		vm_free();
-		return;
+static void bench_revoke_kvm(u64 size)
+{
+	const struct { int leaf; u64 nr; u32 slots; u64 apart; } cases[] = {
+		{ LEAF_1G, 0, 1 }, { LEAF_1G, 1, 1 }, { LEAF_1G, 64, 1 },
+		{ LEAF_1G, 64, 8 }, { LEAF_1G, 64, 64 },
+		{ LEAF_2M, 1, 1 }, { LEAF_2M, 64, 1 }, { LEAF_2M, 4096, 1 },
+		{ LEAF_4K, 1, 1 }, { LEAF_4K, 64, 1 }, { LEAF_4K, 4096, 1 },
+		{ LEAF_4K, 64, 64 }, { LEAF_4K, 64, 1, SZ_1G - SZ_4K },
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		bench_revoke("revoke, KVM", size, &leaves[cases[i].leaf], cases[i].nr,
+			     cases[i].slots, cases[i].apart, false);
+}
+
+static void bench_kvm_all(u64 size)
+{
+	int i;
+
+	for (i = 0; i < NR_LEAVES && wanted("fault"); i++)
+		bench_fault(size, &leaves[i]);
+	if (wanted("revoke"))
+		bench_revoke_kvm(size);
+	if (wanted("revoke-iommu"))
+		bench_revoke_iommu(&leaves[LEAF_1G], 64, true);
+	if (wanted("steady"))
+		bench_steady(size);
+	if (wanted("prefault")) {
+		bench_prefault(size, size, &leaves[LEAF_1G]);
+		bench_prefault(size, size, &leaves[LEAF_2M]);
+		bench_prefault(size, GIB(1), &leaves[LEAF_4K]);
 	}
-	bench_prefault(size, size, &leaves[LEAF_2M], "pre-fault");
-	bench_prefault(size, GIB(1), &leaves[LEAF_4K], "pre-fault");
-	bench_fault(size, &leaves[LEAF_1G]);
-	bench_fault(size, &leaves[LEAF_2M]);
-	bench_fault(size, &leaves[LEAF_4K]);
-	bench_steady(size);
+	if (wanted("slot"))
+		bench_slot(size);
+	if (wanted("memory")) {
+		bench_memory(size, &leaves[LEAF_1G]);
+		bench_memory(size, &leaves[LEAF_2M]);
+	}
+}
 
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 0, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 1, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 8);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], 64, 64);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 1, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 64, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_2M], 4096, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 1, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 64, 1);
-	bench_revoke("revoke, KVM", size, &leaves[LEAF_4K], 4096, 1);
-
-	bench_revoke_iommu(&leaves[LEAF_1G], 64, true);
-	vm_free();
+/* What shows how it grows with the size. */
+static void bench_kvm_large(u64 size)
+{
+	if (wanted("slot"))
+		bench_slot(size);
+	if (wanted("prefault"))
+		bench_prefault(size, size, &leaves[LEAF_1G]);
+	if (wanted("revoke"))
+		bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], size / SZ_1G,
+			     1, 0, false);
+	if (wanted("memory"))
+		bench_memory(size, &leaves[LEAF_1G]);
 }
 
 static void bench_nested(u64 size)
 {
 	const char *op = "revoke, KVM, after a nested guest";
 
-	vm_new(true);
-	guest_nothing();
-	bench_revoke(op, size, &leaves[LEAF_1G], 1, 1);
-	bench_revoke(op, size, &leaves[LEAF_1G], 64, 1);
-	bench_revoke(op, size, &leaves[LEAF_2M], 4096, 1);
-	vm_free();
+	bench_revoke(op, size, &leaves[LEAF_1G], 1, 1, 0, true);
+	bench_revoke(op, size, &leaves[LEAF_1G], 64, 1, 0, true);
+	bench_revoke(op, size, &leaves[LEAF_2M], 4096, 1, 0, true);
 }
 
 static void bench_iommu(void)
@@ -718,23 +915,23 @@ static void bench_type1(u64 size)
 
 	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
 	for (path = VMA_COLD; path <= VMA_WARM; path++) {
-		u64 start;
-
 		path_prepare(&big, path, size);
-		start = now();
+		start();
 		iommu_map(iommu, &region);
-		report("IOMMU map", params, path_names[path], now() - start, "ns");
-		start = now();
+		report("IOMMU map", params, path_names[path], stop(), "ns");
+		start();
 		iommu_unmap(iommu, &region);
-		report("IOMMU unmap", params, path_names[path], now() - start, "ns");
+		report("IOMMU unmap", params, path_names[path], stop(), "ns");
 	}
 }
 
 static void help(const char *name)
 {
-	printf("usage: %s [-b BDF] [-r BDF]\n"
+	printf("usage: %s [-b BDF] [-r BDF] [-c GROUP]\n"
 	       " -b: a device with a BAR of 64 GiB or more (default %s)\n"
-	       " -r: one that can be reset (default %s), \"none\": leave it out\n",
+	       " -r: one that can be reset (default %s), \"none\": leave it out\n"
+	       " -c: measure only common, fault, revoke, revoke-iommu, steady,\n"
+	       "     prefault, slot, memory, iommu, nested, reset or type1\n",
 	       name, big_bdf, reset_bdf);
 	exit(KSFT_SKIP);
 }
@@ -743,13 +940,16 @@ int main(int argc, char *argv[])
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "b:r:h")) != -1) {
+	while ((opt = getopt(argc, argv, "b:r:c:h")) != -1) {
 		switch (opt) {
 		case 'b':
 			big_bdf = optarg;
 			break;
 		case 'r':
 			reset_bdf = optarg;
+			break;
+		case 'c':
+			only = optarg;
 			break;
 		default:
 			help(argv[0]);
@@ -763,21 +963,22 @@ int main(int argc, char *argv[])
 	device_open(&big, big_bdf);
 	TEST_REQUIRE(big.size >= GIB(64));
 
-	bench_memory(GIB(64), false);
-	bench_kvm(GIB(64));
-	if (big.size >= GIB(512)) {
-		bench_memory(GIB(512), false);
-		bench_kvm(GIB(512));
-	}
-	bench_iommu();
-	bench_nested(GIB(64));
-	if (strcmp(reset_bdf, "none")) {
-		vm_new(false);
+	if (wanted("common"))
+		bench_common();
+	bench_kvm_all(GIB(64));
+	if (big.size >= GIB(512))
+		bench_kvm_large(GIB(512));
+	if (wanted("nested"))
+		bench_nested(GIB(64));
+	if (wanted("iommu"))
+		bench_iommu();
+	if (wanted("reset") && strcmp(reset_bdf, "none"))
 		bench_reset();
-		vm_free();
-	}
 	device_close(&big);
 	iommu_cleanup(iommu);
+
+	if (!wanted("type1"))
+		return 0;
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
 	device_open(&big, big_bdf);

@@ -201,12 +201,17 @@ static long dmabuf_count(int fd)
 	return count;
 }
 
-static void tag_bar(FIXTURE_DATA(dmabuf) *self)
+/* False if the BAR does not keep what is written. */
+static bool tag_bar(struct vfio_pci_device *dev, int bar)
 {
 	u64 i;
 
 	for (i = 0; i < TAG_PAGES; i++)
-		bar_write64(self, i * PAGE_SIZE, TAG(i));
+		vfio_pci_bar_write64(dev, bar, i * PAGE_SIZE, TAG(i));
+
+	return vfio_pci_bar_read64(dev, bar, 0) == TAG(0) &&
+	       vfio_pci_bar_read64(dev, bar, (TAG_PAGES - 1) * PAGE_SIZE) ==
+	       TAG(TAG_PAGES - 1);
 }
 
 static void open_device(FIXTURE_DATA(dmabuf) *self)
@@ -234,9 +239,7 @@ FIXTURE_SETUP(dmabuf)
 		SKIP(return, "%s: BAR %d is smaller than %lu MiB", bdfs[0],
 		     self->bar, (unsigned long)(TAG_PAGES * PAGE_SIZE / SZ_1M));
 
-	tag_bar(self);
-	if (bar_read64(self, 0) != TAG(0) ||
-	    bar_read64(self, (TAG_PAGES - 1) * PAGE_SIZE) != TAG(TAG_PAGES - 1))
+	if (!tag_bar(self->dev, self->bar))
 		SKIP(return, "%s: BAR %d does not keep what is written",
 		     bdfs[0], self->bar);
 
@@ -1092,15 +1095,14 @@ DMABUF_TEST(tracepoints)
  * KVM has no host address for these slots, in particular not 0: put something
  * there and see that nothing reads, writes or zaps because of it.
  */
-DMABUF_TEST(no_host_address)
+static void check_no_host_address(struct __test_metadata *_metadata,
+				  FIXTURE_DATA(dmabuf) *self)
 {
 	struct vm_leaves leaves;
 	unsigned char *zero, *low;
 	void *log = calloc(1, PAGE_SIZE);
 	struct kvm_dirty_log dirty = { .slot = SLOT_A, .dirty_bitmap = log };
 	int i;
-
-	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
 
 	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_GET_DIRTY_LOG, &dirty), -1);
 	TEST_ASSERT_EQ(errno, ENOENT);
@@ -1132,27 +1134,118 @@ DMABUF_TEST(no_host_address)
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + PAGE_SIZE), TAG(1));
 	for (i = 0; i < PAGE_SIZE; i++)
 		TEST_ASSERT(zero[i] == 0x5a, "address 0x%x of the host was written", i);
-	TEST_ASSERT_EQ(bar_read64(self, 0), TAG(0));
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
 	munmap(zero, PAGE_SIZE);
 	free(log);
+}
+
+DMABUF_TEST(no_host_address)
+{
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	check_no_host_address(_metadata, self);
 }
 
 /* arm64 has no emulator of instructions. */
 #ifdef __x86_64__
 /* An access by KVM's emulator goes to the VMM. */
-DMABUF_TEST(emulated_access)
+static void check_emulated_access(FIXTURE_DATA(dmabuf) *self)
 {
-	if (!is_forced_emulation_enabled)
-		SKIP(return, "kvm.force_emulation_prefix is not set");
-
-	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
 	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_EMULATED, GPA_A, 0, 0), GUEST_MMIO);
 	complete_mmio_read(self->vcpu, GPA_A);
 	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
 	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
 }
+
+DMABUF_TEST(emulated_access)
+{
+	if (!is_forced_emulation_enabled)
+		SKIP(return, "kvm.force_emulation_prefix is not set");
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	check_emulated_access(self);
+}
 #endif
+
+/*
+ * A slot of memory that the host must not reach works like any other, and KVM
+ * does not reach it for the VMM: who wants a host address gets what he gets of
+ * any dma-buf.
+ */
+static void check_unmappable(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(dmabuf) *self)
+{
+	u64 val, mmio_exits;
+
+	TEST_ASSERT_EQ(__vfio_pci_bar_access(self->dev, self->bar, 0, &val,
+					     sizeof(val), false), -EPERM);
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	mmio_exits = guest_mmio_exits(self->vcpu);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 7 * PAGE_SIZE), TAG(7));
+	guest_write(self->vcpu, GPA_A + 7 * PAGE_SIZE + 8, PATTERN);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 7 * PAGE_SIZE + 8), PATTERN);
+	TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
+
+	/* Taken away and given back, by the device and by the user. */
+	decode(self, false);
+	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
+	TEST_ASSERT_EQ(__vfio_pci_dmabuf_revoke(self->dev, self->fd), 0);
+	guest_revoked(self->vcpu, GUEST_WRITE, GPA_A + 8, PATTERN);
+	TEST_ASSERT_EQ(__vfio_pci_dmabuf_restore(self->dev, self->fd), 0);
+	guest_resume(self->vcpu);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 8), PATTERN);
+
+#ifdef __x86_64__
+	if (is_forced_emulation_enabled)
+		check_emulated_access(self);
+	else
+		ksft_print_msg("kvm.force_emulation_prefix is not set\n");
+#endif
+	check_no_host_address(_metadata, self);
+	vm_delete_region(self->vm, SLOT_A);
+	guest_no_slot(self->vcpu, GPA_A);
+
+	/* Not because of the guest either: still closed to the VMM. */
+	TEST_ASSERT_EQ(__vfio_pci_bar_access(self->dev, self->bar, 0, &val,
+					     sizeof(val), false), -EPERM);
+}
+
+DMABUF_TEST(unmappable_buffer)
+{
+	struct vfio_region_dma_range range = { .length = SZ_2M };
+	int ret;
+
+	close(self->fd);
+	self->fd = vfio_pci_dmabuf_export(self->dev, self->bar, &range, 1,
+					  O_RDWR | O_CLOEXEC);
+	ret = __vfio_pci_dmabuf_unmappable(self->dev, self->fd);
+	if (ret == -EOPNOTSUPP)
+		SKIP(return, "the kernel cannot keep the host out");
+	TEST_ASSERT_EQ(ret, 0);
+	check_unmappable(_metadata, self);
+
+	/* It is that buffer alone. */
+	TEST_ASSERT_EQ(bar_read64(self, SZ_2M), TAG(SZ_2M / PAGE_SIZE));
+}
+
+DMABUF_TEST(unmappable_device)
+{
+	int error;
+
+	close(self->fd);
+	close_device(self);
+	self->fd = -1;
+	self->dev = __vfio_pci_device_init_unmappable(bdfs[0], self->iommu, &error);
+	if (!self->dev && error == -EOPNOTSUPP)
+		SKIP(return, "the kernel cannot keep the host out");
+	TEST_ASSERT(self->dev, "bind: %s", strerror(-error));
+	decode(self, true);
+	self->fd = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
+	check_unmappable(_metadata, self);
+}
 
 /*
  * vCPUs that hammer the BAR, and proof that none of them got through after a
@@ -1721,6 +1814,208 @@ DMABUF_TEST(reset_and_power)
 		TEST_ASSERT_EQ(guest_resume(self->vcpu), val);
 	}
 	vfio_pci_device_cleanup(dev);
+}
+
+/*
+ * Resets of devices with memory, alone or with all that are on their bus, and
+ * guests that never stop reading it.  What they read is the tag.  While the device
+ * is in reset it would be anything else, as nothing answers for the address, so the
+ * memory has to be out of their reach from before the reset to after it.  All devices on the command line take part
+ * that have such memory.
+ */
+#define MAX_DEVICES	8
+#define BUS_TEST(name)	TEST_F_TIMEOUT(dmabuf_bus, name, 240)
+
+struct bus_device {
+	struct vfio_pci_device *dev;
+	const char *bdf;
+	int bar;
+	int fd;
+	struct readers readers;
+};
+
+FIXTURE(dmabuf_bus) {
+	struct iommu *iommu;
+	struct bus_device memory[MAX_DEVICES];
+	struct vfio_pci_device *others[MAX_DEVICES];
+	int nr_memory;
+	int nr_others;
+};
+
+FIXTURE_SETUP(dmabuf_bus)
+{
+	struct vfio_pci_device *dev;
+	int i, bar;
+
+	self->iommu = iommu_init(MODE_IOMMUFD);
+	for (i = 0; i < nr_bdfs && i < MAX_DEVICES; i++) {
+		struct bus_device *d = &self->memory[self->nr_memory];
+
+		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
+		vfio_pci_set_memory_decode(dev, true);
+		bar = vfio_pci_largest_bar(dev, TAG_PAGES * PAGE_SIZE);
+		if (bar < 0 || !tag_bar(dev, bar)) {
+			self->others[self->nr_others++] = dev;
+			continue;
+		}
+		d->dev = dev;
+		d->bdf = bdfs[i];
+		d->bar = bar;
+		d->fd = vfio_pci_dmabuf_export_bar(dev, bar);
+		self->nr_memory++;
+	}
+}
+
+FIXTURE_TEARDOWN(dmabuf_bus)
+{
+	int i;
+
+	for (i = 0; i < self->nr_memory; i++) {
+		close(self->memory[i].fd);
+		vfio_pci_device_cleanup(self->memory[i].dev);
+	}
+	for (i = 0; i < self->nr_others; i++)
+		vfio_pci_device_cleanup(self->others[i]);
+	iommu_cleanup(self->iommu);
+}
+
+static u64 nr_revoked(struct readers *rs)
+{
+	u64 nr = 0;
+	int i;
+
+	for (i = 0; i < NR_HAMMERS; i++)
+		nr += READ_ONCE(rs->r[i].nr_revoked);
+
+	return nr;
+}
+
+static void bus_readers_create(struct bus_device *d)
+{
+	readers_create(&d->readers, 4ull * SZ_1G, SZ_4M, d->fd);
+	readers_expect(&d->readers, false);
+}
+
+static void bus_readers_join(struct bus_device *d)
+{
+	readers_join(&d->readers);
+	ksft_print_msg("%s: %lu reads were held up\n", d->bdf,
+		       nr_revoked(&d->readers));
+	/* A reset takes as long as thousands of reads. */
+	TEST_ASSERT(nr_revoked(&d->readers), "%s was never revoked", d->bdf);
+	kvm_vm_free(d->readers.vm);
+}
+
+BUS_TEST(reset)
+{
+	int i, round, nr = 0;
+
+	for (i = 0; i < self->nr_memory; i++) {
+		struct bus_device *d = &self->memory[i];
+
+		if (!(d->dev->info.flags & VFIO_DEVICE_FLAGS_RESET))
+			continue;
+		nr++;
+		bus_readers_create(d);
+		for (round = 0; round < 3; round++) {
+			vfio_pci_device_reset(d->dev);
+			readers_expect(&d->readers, false);
+			TEST_ASSERT_EQ(pci_sysfs_write(d->bdf, "reset", "1"), 0);
+			readers_expect(&d->readers, false);
+		}
+		bus_readers_join(d);
+	}
+
+	if (!nr)
+		SKIP(return, "no device with memory can be reset alone");
+}
+
+/* Does a hot reset of one reset the other? */
+static bool reset_together(struct bus_device *a, struct bus_device *b)
+{
+	struct vfio_pci_hot_reset_info *info;
+	size_t size = sizeof(*info) + 64 * sizeof(info->devices[0]);
+	unsigned int segment, bus, dev, fn, i;
+	bool found = false;
+	int ret;
+
+	ret = sscanf(b->bdf, "%x:%x:%x.%x", &segment, &bus, &dev, &fn);
+	TEST_ASSERT_EQ(ret, 4);
+	info = calloc(1, size);
+	info->argsz = size;
+	if (!ioctl(a->dev->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, info))
+		for (i = 0; i < info->count; i++)
+			found |= info->devices[i].segment == segment &&
+				 info->devices[i].bus == bus &&
+				 info->devices[i].devfn == (dev << 3 | fn);
+	free(info);
+
+	return found;
+}
+
+BUS_TEST(hot_reset)
+{
+	struct bus_device *together[MAX_DEVICES];
+	int i, j, nr = 0, round, ret;
+
+	/* A device that is not alone on its bus, and those that are with it. */
+	for (i = 0; i < self->nr_memory && nr < 2; i++)
+		for (nr = 0, j = 0; j < self->nr_memory; j++)
+			if (reset_together(&self->memory[i], &self->memory[j]))
+				together[nr++] = &self->memory[j];
+	if (nr < 2)
+		SKIP(return, "no two devices with memory can be reset together");
+
+	for (i = 0; i < nr; i++)
+		bus_readers_create(together[i]);
+	for (round = 0; round < 4; round++) {
+		ret = __vfio_pci_hot_reset(together[round % nr]->dev);
+		TEST_ASSERT(!ret, "hot reset: %s", strerror(-ret));
+		for (i = 0; i < nr; i++)
+			readers_expect(&together[i]->readers, false);
+	}
+	for (i = 0; i < nr; i++)
+		bus_readers_join(together[i]);
+}
+
+/*
+ * A fatal error of one of the other devices takes those with memory with it, if
+ * they are on the same bus.  They come back when they are set up again.
+ */
+BUS_TEST(fatal_error)
+{
+	struct bus_device *hit[MAX_DEVICES];
+	int i, j, nr = 0, ret = -ENODEV;
+
+	for (i = 0; i < self->nr_memory; i++)
+		for (j = 0; j < self->nr_others; j++)
+			if (!strncmp(self->memory[i].bdf, self->others[j]->bdf,
+				     strlen("0000:00:00")))
+				hit[nr++] = &self->memory[i];
+	if (!nr)
+		SKIP(return, "no device shares its slot with one that has memory");
+
+	for (i = 0; i < nr; i++)
+		bus_readers_create(hit[i]);
+
+	for (j = 0; j < self->nr_others && ret; j++)
+		if (!strncmp(hit[0]->bdf, self->others[j]->bdf, strlen("0000:00:00")))
+			ret = pci_inject_error(self->others[j]->bdf, PCI_ERR_UNC_MALF_TLP);
+
+	/* The link is reset when each device has lost its setup. */
+	for (i = 0; i < nr && !ret; i++)
+		while (pci_sysfs_command(hit[i]->bdf) & PCI_COMMAND_MEMORY)
+			sched_yield();
+	for (i = 0; i < nr && !ret; i++) {
+		vfio_pci_set_memory_decode(hit[i]->dev, true);
+		readers_expect(&hit[i]->readers, false);
+		bus_readers_join(hit[i]);
+	}
+	if (ret) {
+		for (i = 0; i < nr; i++)
+			readers_join(&hit[i]->readers);
+		SKIP(return, "no error can be injected: %s", strerror(-ret));
+	}
 }
 
 #ifdef __aarch64__

@@ -589,71 +589,54 @@ TEST_F(vfio_pci_dmabuf_test, reset)
 	ASSERT_EQ(0, close(fd));
 }
 
-/* Write to an attribute of a PCI device in sysfs; 0 or -errno. */
-static int sysfs_write(const char *bdf, const char *attr, const char *val)
-{
-	char path[PATH_MAX];
-	int fd, ret = 0;
-
-	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
-			attr);
-	fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, val, strlen(val)) < 0)
-		ret = -errno;
-	VFIO_ASSERT_EQ(close(fd), 0);
-
-	return ret;
-}
-
-/*
- * How many mappings iommufd holds of dma-bufs, of this process or not.  -1 if
- * the kernel does not tell.
- */
-static int iommufd_mappings(void)
-{
-	char line[256];
-	int nr = 0;
-	FILE *f;
-
-	f = fopen("/sys/kernel/debug/dma_buf/bufinfo", "r");
-	if (!f)
-		return -1;
-	while (fgets(line, sizeof(line), f))
-		nr += strstr(line, "\tiommufd ") && strstr(line, " mapped");
-	fclose(f);
-
-	return nr;
-}
-
 TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
 {
 	int fd, ret;
 
-	if (iommufd_mappings() < 0)
+	if (iommufd_dmabuf_mappings() < 0)
 		SKIP(return, "No debugfs to see mappings of dma-bufs in");
 
 	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
 	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
-	ASSERT_EQ(1, iommufd_mappings());
+	ASSERT_EQ(1, iommufd_dmabuf_mappings());
 
-	ret = sysfs_write(exporter_bdf, "reset", "1");
+	ret = pci_sysfs_write(exporter_bdf, "reset", "1");
 	if (ret == -ENOENT || ret == -ENOTTY) {
 		close(fd);
 		SKIP(return, "%s cannot be reset", exporter_bdf);
 	}
 	ASSERT_EQ(0, ret);
-	EXPECT_EQ(0, iommufd_mappings());
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
 	EXPECT_LIVE(self, fd);
 	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
 
 	/* The other causes stay. */
 	vfio_pci_set_memory_decode(self->device, false);
-	ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
 	EXPECT_REVOKED(self, fd);
 	vfio_pci_set_memory_decode(self->device, true);
 	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* Refused before anything is revoked.  See vfio_pci_bus_reset_test for the rest. */
+TEST_F(vfio_pci_dmabuf_test, hot_reset_impossible)
+{
+	struct vfio_pci_hot_reset_info info = { .argsz = sizeof(info) };
+	int fd;
+
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+	if (!ioctl(self->device->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info) ||
+	    errno != ENODEV)
+		SKIP(return, "%s is not on a root bus", exporter_bdf);
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	EXPECT_EQ(-ENODEV, __vfio_pci_hot_reset(self->device));
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+	EXPECT_LIVE(self, fd);
+	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
 	ASSERT_EQ(0, close(fd));
 }
 
@@ -682,7 +665,7 @@ TEST_F(vfio_pci_dmabuf_test, sysfs_reset_in_d3hot)
 	EXPECT_REVOKED(self, fd);
 
 	/* As with VFIO's own: the reset leaves the device in D0. */
-	ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
 	EXPECT_LIVE(self, fd);
 	ASSERT_EQ(0, close(fd));
 }
@@ -863,7 +846,7 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_survives)
 	if (self->device->info.flags & VFIO_DEVICE_FLAGS_RESET) {
 		vfio_pci_device_reset(self->device);
 		EXPECT_REVOKED(self, fd);
-		ASSERT_EQ(0, sysfs_write(exporter_bdf, "reset", "1"));
+		ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
 		EXPECT_REVOKED(self, fd);
 	}
 	if (!__vfio_pci_set_power_state(self->device, 3)) {
@@ -885,7 +868,7 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_mapped)
 	u64 page = self->page;
 	int fd;
 
-	if (iommufd_mappings() < 0)
+	if (iommufd_dmabuf_mappings() < 0)
 		SKIP(return, "No debugfs to see mappings of dma-bufs in");
 
 	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
@@ -893,15 +876,15 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_mapped)
 	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, page, page,
 				      self->iova + page,
 				      MAP_RW | IOMMU_IOAS_MAP_RESTORE));
-	ASSERT_EQ(2, iommufd_mappings());
+	ASSERT_EQ(2, iommufd_dmabuf_mappings());
 	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
-	EXPECT_EQ(0, iommufd_mappings());
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
 
 	/* The one that asked for it comes back. */
 	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
-	EXPECT_EQ(1, iommufd_mappings());
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
 	iommu_unmap_iova(self->iommu, self->iova, 2 * page);
-	EXPECT_EQ(0, iommufd_mappings());
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
 	ASSERT_EQ(0, close(fd));
 }
 
@@ -1053,7 +1036,7 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_busy)
 		    !__vfio_pci_set_power_state(self->device, 3))
 			__vfio_pci_set_power_state(self->device, 0);
 		if (!(i % 50))
-			sysfs_write(exporter_bdf, "reset", "1");
+			pci_sysfs_write(exporter_bdf, "reset", "1");
 		if (i % 50 == 25 &&
 		    (self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
 			vfio_pci_device_reset(self->device);
@@ -1109,23 +1092,9 @@ TEST_F(vfio_pci_dmabuf_test, close_device_while_revoked)
 
 static void *unbind(void *arg)
 {
-	*(int *)arg = sysfs_write(exporter_bdf, "driver/unbind", exporter_bdf);
+	*(int *)arg = pci_sysfs_write(exporter_bdf, "driver/unbind", exporter_bdf);
 
 	return NULL;
-}
-
-static int set_req_eventfd(struct vfio_pci_device *device, int fd)
-{
-	u8 buf[sizeof(struct vfio_irq_set) + sizeof(fd)] = {};
-	struct vfio_irq_set *irq = (void *)buf;
-
-	irq->argsz = sizeof(buf);
-	irq->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
-	irq->index = VFIO_PCI_REQ_IRQ_INDEX;
-	irq->count = 1;
-	memcpy(irq->data, &fd, sizeof(fd));
-
-	return ioctl(device->fd, VFIO_DEVICE_SET_IRQS, irq) ? -errno : 0;
 }
 
 /*
@@ -1140,7 +1109,7 @@ TEST_F(vfio_pci_dmabuf_test, unbind)
 
 	pfd.fd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_GE(pfd.fd, 0);
-	ASSERT_EQ(0, set_req_eventfd(self->device, pfd.fd));
+	vfio_pci_set_irq_eventfd(self->device, VFIO_PCI_REQ_IRQ_INDEX, pfd.fd);
 	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
 	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
 
@@ -1155,9 +1124,9 @@ TEST_F(vfio_pci_dmabuf_test, unbind)
 	EXPECT_REVOKED(self, fd);
 	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
 
-	ASSERT_EQ(0, sysfs_write(exporter_bdf,
-				 "subsystem/drivers/vfio-pci/bind",
-				 exporter_bdf));
+	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf,
+				     "subsystem/drivers/vfio-pci/bind",
+				     exporter_bdf));
 	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
 	EXPECT_REVOKED(self, fd);
 	ASSERT_EQ(0, close(fd));

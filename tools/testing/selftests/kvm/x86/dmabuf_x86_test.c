@@ -16,6 +16,8 @@
  * what is written, another one has a BAR that can go away on its own.
  */
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -879,6 +881,170 @@ DMABUF_X86_TEST(pre_fault_part)
 	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, before.k4 + 1);
 	close(fd);
 	vfio_pci_device_cleanup(other);
+}
+
+/*
+ * A guest that goes from one leaf to the next gets those after it, too, as far
+ * as the slot goes; one that does not gets what it asks for.  All of it is
+ * revoked.
+ */
+#define AHEAD_PAGES	16
+#define AHEAD_SLOT	24
+
+static u64 read_page(FIXTURE_DATA(dmabuf_x86) *self, u64 gpa, u64 page)
+{
+	TEST_ASSERT_EQ(x86_read(self->vcpu, gpa + page * PAGE_SIZE), TAG(page));
+	return vm_leaves(self->vm).k4;
+}
+
+DMABUF_X86_TEST(fault_ahead)
+{
+	bool ahead = get_kvm_param_bool("tdp_mmu");
+	/* Not congruent to the BAR: leaves of 4 KiB. */
+	u64 gpa = GPA_A + PAGE_SIZE, base, page;
+
+	add_slot(self, self->vm, SLOT_A, 0, gpa, AHEAD_SLOT * PAGE_SIZE, 0);
+	add_slot(self, self->vm, SLOT_B, 0, gpa + AHEAD_SLOT * PAGE_SIZE,
+		 8 * PAGE_SIZE, AHEAD_SLOT * PAGE_SIZE);
+
+	/* The guest's page tables fault, too. */
+	base = read_page(self, gpa, 0);
+
+	TEST_ASSERT_EQ(read_page(self, gpa, 4), base + 1);
+	TEST_ASSERT_EQ(read_page(self, gpa, 2), base + 2);
+	TEST_ASSERT_EQ(read_page(self, gpa, 5), base + 3 + (ahead ? AHEAD_PAGES : 0));
+	for (page = 6; page < 22; page++)
+		read_page(self, gpa, page);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, base + 3 + AHEAD_PAGES);
+
+	/* The end of the slot. */
+	TEST_ASSERT_EQ(read_page(self, gpa, 22), base + 20 + ahead);
+	TEST_ASSERT_EQ(read_page(self, gpa, 23), base + 21);
+	TEST_ASSERT_EQ(read_page(self, gpa, 24), base + 22);
+
+	decode(self, false);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, base - 1);
+	TEST_ASSERT_EQ(x86_cmd(self->vcpu, (struct x86_cmd){
+					.op = OP_READ,
+					.src = gpa + 21 * PAGE_SIZE }),
+		       GUEST_FAULT);
+	assert_revoked_exit(self->vcpu, gpa + 21 * PAGE_SIZE);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, base - 1);
+
+	/* What the guest had before is forgotten. */
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_DONE_CMD);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).k4, base);
+	TEST_ASSERT_EQ(read_page(self, gpa, 3), base + 1);
+	TEST_ASSERT_EQ(read_page(self, gpa, 22), base + 2 + ahead);
+}
+
+/* A vCPU that goes through two slots, again and again. */
+struct walker {
+	struct kvm_vcpu *vcpu;
+	u64 gpa;
+	u64 pages;
+	u64 reads;
+	bool stop;
+};
+
+static void *walk(void *data)
+{
+	struct walker *w = data;
+	enum guest_exit exit;
+	u64 page;
+
+	for (page = 0; !READ_ONCE(w->stop); page = (page + 1) % w->pages) {
+		exit = x86_cmd(w->vcpu, (struct x86_cmd){
+					.op = OP_READ,
+					.src = w->gpa + page * PAGE_SIZE });
+		while (exit == GUEST_FAULT)
+			exit = guest_run(w->vcpu);
+		TEST_ASSERT(exit == GUEST_DONE_CMD, "page %lu: exit %d", page, exit);
+		TEST_ASSERT_EQ(x86_res(w->vcpu), TAG(page));
+		WRITE_ONCE(w->reads, w->reads + 1);
+	}
+
+	return NULL;
+}
+
+static void wait_for_reads(struct walker *w, u64 nr)
+{
+	u64 reads = READ_ONCE(w->reads);
+
+	while (READ_ONCE(w->reads) - reads < nr)
+		sched_yield();
+}
+
+/* Whatever a vCPU is mapping meanwhile, nothing is left when revoke returns. */
+DMABUF_X86_TEST(revoke_ahead_under_load)
+{
+	struct walker w = {
+		.vcpu = self->vcpu,
+		.gpa = GPA_A + PAGE_SIZE,
+		.pages = 2 * AHEAD_SLOT,
+	};
+	pthread_t thread;
+	u64 base;
+	int i;
+
+	for (i = 0; i < 2; i++)
+		add_slot(self, self->vm, SLOT_A + i, 0,
+			 w.gpa + i * AHEAD_SLOT * PAGE_SIZE, AHEAD_SLOT * PAGE_SIZE,
+			 i * AHEAD_SLOT * PAGE_SIZE);
+	read_page(self, w.gpa, 0);
+	decode(self, false);
+	base = vm_leaves(self->vm).k4;
+	decode(self, true);
+
+	TEST_ASSERT_EQ(pthread_create(&thread, NULL, walk, &w), 0);
+	for (i = 0; i < 200; i++) {
+		wait_for_reads(&w, i % w.pages + 1);
+		decode(self, false);
+		TEST_ASSERT_EQ(vm_leaves(self->vm).k4, base);
+		decode(self, true);
+	}
+	WRITE_ONCE(w.stop, true);
+	TEST_ASSERT_EQ(pthread_join(thread, NULL), 0);
+}
+
+/*
+ * Slots of one dma-buf are revoked together, of each what the guest has had of
+ * it, wherever that is.
+ */
+DMABUF_X86_TEST(revoke_siblings)
+{
+	const u64 pages[] = { 0, 3, 7 };
+	struct kvm_vm *vm = self->vm;
+	u64 gpa, base, revocations;
+	int slot, i;
+
+	for (slot = 0; slot < 4; slot++)
+		add_slot(self, vm, SLOT_A + slot, 0, GPA_A + PAGE_SIZE + slot * SZ_64K,
+			 SZ_64K, slot * SZ_64K);
+	/* One goes, one is not accessed. */
+	vm_delete_region(vm, SLOT_A + 1);
+	gpa = GPA_A + PAGE_SIZE;
+	base = read_page(self, gpa, 0);
+
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		read_page(self, gpa, pages[i]);
+		read_page(self, gpa, 48 + pages[i]);
+		revocations = vm_get_stat(vm, dmabuf_revocations);
+		decode(self, false);
+		TEST_ASSERT_EQ(vm_leaves(vm).k4, base - 1);
+		TEST_ASSERT_EQ(vm_get_stat(vm, dmabuf_revocations), revocations + 3);
+		TEST_ASSERT_EQ(x86_cmd(self->vcpu, (struct x86_cmd){
+						.op = OP_READ,
+						.src = gpa + (48 + pages[i]) * PAGE_SIZE }),
+			       GUEST_FAULT);
+		assert_revoked_exit(self->vcpu, gpa + (48 + pages[i]) * PAGE_SIZE);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_DONE_CMD);
+		decode(self, false);
+		decode(self, true);
+		TEST_ASSERT_EQ(vm_leaves(vm).k4, base - 1);
+	}
 }
 
 /*

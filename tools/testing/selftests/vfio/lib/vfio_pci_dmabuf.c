@@ -8,6 +8,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -249,6 +251,110 @@ int __vfio_pci_feature_fault(struct vfio_pci_device *device, u32 flags,
 
 	VFIO_ASSERT_EQ(munmap(mem, 2 * page), 0);
 	return ret;
+}
+
+int __vfio_pci_hot_reset(struct vfio_pci_device *device)
+{
+	struct vfio_pci_hot_reset reset = { .argsz = sizeof(reset) };
+
+	if (ioctl(device->fd, VFIO_DEVICE_PCI_HOT_RESET, &reset))
+		return -errno;
+
+	return 0;
+}
+
+void vfio_pci_set_irq_eventfd(struct vfio_pci_device *device, u32 index, int fd)
+{
+	u8 buf[sizeof(struct vfio_irq_set) + sizeof(fd)] = {};
+	struct vfio_irq_set *irq = (void *)buf;
+
+	irq->argsz = sizeof(buf);
+	irq->flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+	irq->index = index;
+	irq->count = 1;
+	memcpy(irq->data, &fd, sizeof(fd));
+
+	ioctl_assert(device->fd, VFIO_DEVICE_SET_IRQS, irq);
+}
+
+int pci_sysfs_write(const char *bdf, const char *attr, const char *val)
+{
+	char path[PATH_MAX];
+	int fd, ret = 0;
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf,
+			attr);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, val, strlen(val)) < 0)
+		ret = -errno;
+	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return ret;
+}
+
+u16 pci_sysfs_command(const char *bdf)
+{
+	char path[PATH_MAX];
+	u16 command;
+	int fd;
+
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
+	fd = open(path, O_RDONLY);
+	VFIO_ASSERT_GE(fd, 0);
+	VFIO_ASSERT_EQ(pread(fd, &command, sizeof(command), PCI_COMMAND),
+		       sizeof(command));
+	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return command;
+}
+
+int pci_inject_error(const char *bdf, u32 uncor_status)
+{
+	/* What drivers/pci/pcie/aer_inject.c reads. */
+	struct {
+		u8 bus;
+		u8 dev;
+		u8 fn;
+		u32 uncor_status;
+		u32 cor_status;
+		u32 header_log[4];
+		u32 domain;
+	} error = { .uncor_status = uncor_status };
+	unsigned int domain, bus, dev, fn;
+	int fd, ret;
+
+	ret = sscanf(bdf, "%x:%x:%x.%x", &domain, &bus, &dev, &fn);
+	VFIO_ASSERT_EQ(ret, 4);
+	error.domain = domain;
+	error.bus = bus;
+	error.dev = dev;
+	error.fn = fn;
+
+	fd = open("/dev/aer_inject", O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, &error, sizeof(error)) < 0 ? -errno : 0;
+	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return ret;
+}
+
+int iommufd_dmabuf_mappings(void)
+{
+	char line[256];
+	int nr = 0;
+	FILE *f;
+
+	f = fopen("/sys/kernel/debug/dma_buf/bufinfo", "r");
+	if (!f)
+		return -1;
+	while (fgets(line, sizeof(line), f))
+		nr += strstr(line, "\tiommufd ") && strstr(line, " mapped");
+	fclose(f);
+
+	return nr;
 }
 
 int __iommu_map_file(struct iommu *iommu, int fd, u64 offset, u64 length,

@@ -75,6 +75,37 @@ int __vfio_pci_feature_fault(struct vfio_pci_device *device, u32 flags,
 			     size_t size);
 
 /*
+ * VFIO_DEVICE_PCI_HOT_RESET of a device opened by its character device, and of
+ * all that are reset with it; 0 or a negative errno.
+ */
+int __vfio_pci_hot_reset(struct vfio_pci_device *device);
+
+/* Have an eventfd signalled by an interrupt index that has one interrupt. */
+void vfio_pci_set_irq_eventfd(struct vfio_pci_device *device, u32 index, int fd);
+
+/* Write to an attribute of a PCI device in sysfs; 0 or a negative errno. */
+int pci_sysfs_write(const char *bdf, const char *attr, const char *val);
+
+/*
+ * PCI_COMMAND as the hardware has it, which is not what VFIO shows of it.  Waits
+ * while a reset goes on.
+ */
+u16 pci_sysfs_command(const char *bdf);
+
+/*
+ * Have AER find these errors, PCI_ERR_UNC_*, in a device; 0 or a negative errno.
+ * That is -ENOENT in a kernel without CONFIG_PCIEAER_INJECT, and
+ * -EPROTONOSUPPORT if the device has no AER.  The error is handled later.
+ */
+int pci_inject_error(const char *bdf, u32 uncor_status);
+
+/*
+ * How many mappings iommufd holds of dma-bufs, of this process or not.  -1 if
+ * the kernel does not tell, which takes debugfs.
+ */
+int iommufd_dmabuf_mappings(void);
+
+/*
  * IOMMU_IOAS_MAP_FILE of a slice of a dma-buf (or of any other file the ioctl
  * takes) at a fixed IOVA; flags are IOMMU_IOAS_MAP_READABLE and so on, to which
  * FIXED_IOVA is added.  Only for an iommu of mode MODE_IOMMUFD.  Undone by

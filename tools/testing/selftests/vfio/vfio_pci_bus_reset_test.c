@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tests of what takes the memory of all devices behind a bridge away at once:
+ * VFIO_DEVICE_PCI_HOT_RESET, and the recovery from an error that AER reports.
+ *
+ *	vfio_pci_bus_reset_test [options] DEVICE...
+ *
+ * DEVICES are two or more that a hot reset of one of them resets, all of them and
+ * bound to vfio-pci.  A BAR of each is exported, and mapped into one IOAS to be
+ * restored, and by some tests once more not to be: that mapping is gone for good
+ * if the dma-buf was revoked at all, however short.
+ *
+ * Tests of errors need a device with AER among them, and a kernel that can
+ * inject errors.  That nothing reaches the memory while it is away is tested with
+ * a guest that never stops reading it, see dmabuf_test of KVM.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+
+#include <linux/iommufd.h>
+#include <linux/pci_regs.h>
+#include <linux/sizes.h>
+#include <linux/vfio.h>
+
+#include <libvfio.h>
+
+#include "kselftest_harness.h"
+
+#define MAX_DEVICES	8
+#define MAP_RW		(IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
+
+static const char *device_bdfs[MAX_DEVICES];
+static int nr_devices;
+
+/* A device, and what was made of its memory. */
+struct export {
+	struct vfio_pci_device *device;
+	iova_t iova;
+	int bar;
+	int fd;
+};
+
+FIXTURE(vfio_pci_bus_reset_test) {
+	struct iommu *iommu;
+	struct export exports[MAX_DEVICES];
+	int nr_exports;
+	u64 page;
+};
+
+/* Where a dma-buf is mapped to be restored, not to be, and tried to be mapped. */
+#define IOVA_RESTORE(_e)	((_e)->iova)
+#define IOVA_ONCE(_e)		((_e)->iova + SZ_1M)
+#define IOVA_TRY(_e)		((_e)->iova + SZ_2M)
+
+static bool live(FIXTURE_DATA(vfio_pci_bus_reset_test) *self, struct export *e)
+{
+	int ret = __iommu_map_file(self->iommu, e->fd, 0, self->page, IOVA_TRY(e),
+				   MAP_RW);
+
+	if (!ret)
+		iommu_unmap_iova(self->iommu, IOVA_TRY(e), self->page);
+	else
+		VFIO_ASSERT_EQ(ret, -ENODEV);
+
+	return !ret;
+}
+
+/* A bit for each dma-buf that is not revoked. */
+static u32 live_mask(FIXTURE_DATA(vfio_pci_bus_reset_test) *self)
+{
+	u32 mask = 0;
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++)
+		if (live(self, &self->exports[i]))
+			mask |= 1 << i;
+
+	return mask;
+}
+
+#define ALL_LIVE(_self)		((1U << (_self)->nr_exports) - 1)
+
+static void map_once(FIXTURE_DATA(vfio_pci_bus_reset_test) *self)
+{
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++)
+		iommu_map_file(self->iommu, self->exports[i].fd, 0, self->page,
+			       IOVA_ONCE(&self->exports[i]));
+}
+
+static void unmap_once(FIXTURE_DATA(vfio_pci_bus_reset_test) *self)
+{
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++)
+		iommu_unmap_iova(self->iommu, IOVA_ONCE(&self->exports[i]),
+				 self->page);
+}
+
+static void export_device(FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
+			  const char *bdf)
+{
+	struct export *e = &self->exports[self->nr_exports];
+
+	e->device = vfio_pci_device_init_nomap(bdf, self->iommu);
+	e->bar = vfio_pci_largest_bar(e->device, self->page);
+	VFIO_ASSERT_GE(e->bar, 0, "%s has no memory BAR of a page\n", bdf);
+
+	/* PCI_COMMAND is left alone: a device that was opened decodes. */
+	e->iova = SZ_1G + (u64)self->nr_exports * SZ_4M;
+	e->fd = vfio_pci_dmabuf_export_bar(e->device, e->bar);
+	VFIO_ASSERT_EQ(__iommu_map_file(self->iommu, e->fd, 0, self->page,
+					IOVA_RESTORE(e),
+					MAP_RW | IOMMU_IOAS_MAP_RESTORE), 0);
+	self->nr_exports++;
+}
+
+FIXTURE_SETUP(vfio_pci_bus_reset_test)
+{
+	int i;
+
+	self->page = getpagesize();
+	self->iommu = iommu_init(MODE_IOMMUFD);
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+
+	for (i = 0; i < nr_devices; i++)
+		export_device(self, device_bdfs[i]);
+	ASSERT_EQ(ALL_LIVE(self), live_mask(self));
+	ASSERT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+}
+
+FIXTURE_TEARDOWN(vfio_pci_bus_reset_test)
+{
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++) {
+		struct export *e = &self->exports[i];
+
+		iommu_unmap_iova(self->iommu, IOVA_RESTORE(e), self->page);
+		close(e->fd);
+		if (e->device)
+			vfio_pci_device_cleanup(e->device);
+	}
+	iommu_cleanup(self->iommu);
+}
+
+/* What a hot reset of this device resets; its size or -errno. */
+static int hot_reset_count(struct vfio_pci_device *device)
+{
+	struct vfio_pci_hot_reset_info info = { .argsz = sizeof(info) };
+
+	if (!ioctl(device->fd, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info))
+		return info.count;
+
+	return errno == ENOSPC ? info.count : -errno;
+}
+
+TEST_F(vfio_pci_bus_reset_test, info)
+{
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++)
+		EXPECT_EQ(nr_devices, hot_reset_count(self->exports[i].device));
+}
+
+/* Asked for by each device in turn, it is done to all of them. */
+TEST_F(vfio_pci_bus_reset_test, hot_reset)
+{
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++) {
+		map_once(self);
+		ASSERT_EQ(2 * self->nr_exports, iommufd_dmabuf_mappings());
+		ASSERT_EQ(0, __vfio_pci_hot_reset(self->exports[i].device));
+		EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+		EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+		unmap_once(self);
+	}
+}
+
+/* Nobody's own reason to be revoked ends with it, and nobody else's matters. */
+TEST_F(vfio_pci_bus_reset_test, hot_reset_other_causes)
+{
+	struct export *first = &self->exports[0], *last;
+
+	last = &self->exports[self->nr_exports - 1];
+	vfio_pci_set_memory_decode(first->device, false);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(last->device, last->fd));
+
+	ASSERT_EQ(0, __vfio_pci_hot_reset(last->device));
+	EXPECT_EQ(ALL_LIVE(self) & ~1U & ~(1U << (last - first)),
+		  live_mask(self));
+
+	vfio_pci_set_memory_decode(first->device, true);
+	EXPECT_EQ(ALL_LIVE(self) & ~(1U << (last - first)), live_mask(self));
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(last->device, last->fd));
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+}
+
+/* As a reset of one: it leaves each device in D0. */
+TEST_F(vfio_pci_bus_reset_test, hot_reset_in_d3hot)
+{
+	u32 asleep = 0;
+	int i;
+
+	for (i = 0; i < self->nr_exports; i++)
+		if (!__vfio_pci_set_power_state(self->exports[i].device, 3))
+			asleep |= 1 << i;
+	if (!asleep)
+		SKIP(return, "No device has a PM capability");
+	EXPECT_EQ(ALL_LIVE(self) & ~asleep, live_mask(self));
+
+	ASSERT_EQ(0, __vfio_pci_hot_reset(self->exports[0].device));
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+}
+
+TEST_F(vfio_pci_bus_reset_test, hot_reset_errnos)
+{
+	struct vfio_pci_hot_reset reset = {};
+	int fd = self->exports[0].device->fd;
+
+	map_once(self);
+
+	reset.argsz = sizeof(reset) - 1;
+	EXPECT_EQ(-1, ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &reset));
+	EXPECT_EQ(EINVAL, errno);
+	reset.argsz = sizeof(reset);
+	reset.flags = 1;
+	EXPECT_EQ(-1, ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &reset));
+	EXPECT_EQ(EINVAL, errno);
+	/* An array of groups is for devices that were opened by group. */
+	reset.flags = 0;
+	reset.count = 1;
+	EXPECT_EQ(-1, ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, &reset));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, ioctl(fd, VFIO_DEVICE_PCI_HOT_RESET, NULL));
+	EXPECT_EQ(EFAULT, errno);
+
+	/* Nothing was ever revoked. */
+	EXPECT_EQ(2 * self->nr_exports, iommufd_dmabuf_mappings());
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	unmap_once(self);
+}
+
+static void close_export(FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
+			 struct export *e)
+{
+	vfio_pci_device_cleanup(e->device);
+	e->device = NULL;
+}
+
+/*
+ * All devices of an IOMMU group belong to somebody else: another iommufd.  The
+ * reset of any is refused, and what had been revoked by then is restored.
+ */
+static void refuse_not_owned(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
+			     const char *bdf)
+{
+	struct vfio_pci_device *foreign[MAX_DEVICES] = {};
+	int i, group = sysfs_iommu_group_get(bdf), nr_ours = 0;
+	struct iommu *other;
+	u32 ours = 0;
+
+	for (i = 0; i < self->nr_exports; i++)
+		nr_ours += sysfs_iommu_group_get(device_bdfs[i]) != group;
+	if (!nr_ours)
+		SKIP(return, "All devices are in one IOMMU group");
+
+	other = iommu_init(MODE_IOMMUFD);
+	for (i = 0; i < self->nr_exports; i++) {
+		if (sysfs_iommu_group_get(device_bdfs[i]) == group)
+			close_export(self, &self->exports[i]);
+		else
+			ours |= 1 << i;
+	}
+	for (i = 0; i < self->nr_exports; i++)
+		if (!(ours & (1 << i)))
+			foreign[i] = vfio_pci_device_init_nomap(device_bdfs[i],
+								other);
+	ASSERT_EQ(ours, live_mask(self));
+
+	for (i = 0; i < self->nr_exports; i++)
+		EXPECT_EQ(-EINVAL, __vfio_pci_hot_reset(foreign[i] ?:
+							self->exports[i].device));
+	EXPECT_EQ(ours, live_mask(self));
+	EXPECT_EQ(nr_ours, iommufd_dmabuf_mappings());
+
+	for (i = 0; i < self->nr_exports; i++)
+		if (foreign[i])
+			vfio_pci_device_cleanup(foreign[i]);
+	iommu_cleanup(other);
+}
+
+TEST_F(vfio_pci_bus_reset_test, hot_reset_first_not_owned)
+{
+	refuse_not_owned(_metadata, self, device_bdfs[0]);
+}
+
+TEST_F(vfio_pci_bus_reset_test, hot_reset_last_not_owned)
+{
+	refuse_not_owned(_metadata, self, device_bdfs[nr_devices - 1]);
+}
+
+/* A device of the bus that VFIO does not have cannot be reset by it. */
+TEST_F(vfio_pci_bus_reset_test, hot_reset_not_bound)
+{
+	int i, last = self->nr_exports - 1;
+	const char *bdf = device_bdfs[last];
+	u32 rest = ALL_LIVE(self) & ~(1U << last);
+
+	map_once(self);
+	close_export(self, &self->exports[last]);
+	ASSERT_EQ(0, pci_sysfs_write(bdf, "driver/unbind", bdf));
+
+	for (i = 0; i < last; i++)
+		EXPECT_EQ(-EINVAL, __vfio_pci_hot_reset(self->exports[i].device));
+	EXPECT_EQ(rest, live_mask(self));
+	/* Those that are not restored are still there. */
+	EXPECT_EQ(2 * last, iommufd_dmabuf_mappings());
+	unmap_once(self);
+
+	ASSERT_EQ(0, pci_sysfs_write(device_bdfs[0], "driver/bind", bdf));
+}
+
+struct busy {
+	FIXTURE_DATA(vfio_pci_bus_reset_test) *self;
+	struct export *export;
+	pthread_t thread;
+	u64 nr;
+	bool stop;
+};
+
+/* An importer, and everything else that revokes, of one of the devices. */
+static void *busy_thread(void *arg)
+{
+	struct busy *b = arg;
+	struct export *e = b->export;
+	u64 page = b->self->page;
+	int ret;
+
+	while (!__atomic_load_n(&b->stop, __ATOMIC_RELAXED)) {
+		ret = __iommu_map_file(b->self->iommu, e->fd, 0, page,
+				       IOVA_ONCE(e), MAP_RW |
+				       (b->nr & 1 ? IOMMU_IOAS_MAP_RESTORE : 0));
+		if (!(b->nr % 3)) {
+			vfio_pci_set_memory_decode(e->device, false);
+			vfio_pci_set_memory_decode(e->device, true);
+		}
+		if (!(b->nr % 5)) {
+			VFIO_ASSERT_EQ(__vfio_pci_dmabuf_revoke(e->device, e->fd), 0);
+			VFIO_ASSERT_EQ(__vfio_pci_dmabuf_restore(e->device, e->fd), 0);
+		}
+		if (ret)
+			VFIO_ASSERT_EQ(ret, -ENODEV);
+		else
+			iommu_unmap_iova(b->self->iommu, IOVA_ONCE(e), page);
+		__atomic_store_n(&b->nr, b->nr + 1, __ATOMIC_RELAXED);
+	}
+
+	return NULL;
+}
+
+TEST_F(vfio_pci_bus_reset_test, hot_reset_busy)
+{
+	struct busy busy[MAX_DEVICES] = {};
+	int i, ret, done = 0, tries = 0;
+	u64 seen;
+
+	for (i = 0; i < self->nr_exports; i++) {
+		busy[i].self = self;
+		busy[i].export = &self->exports[i];
+		ASSERT_EQ(0, pthread_create(&busy[i].thread, NULL, busy_thread,
+					    &busy[i]));
+	}
+
+	/* It does not wait for those who use the memory or reset the device. */
+	while (done < 3 && tries++ < 10000) {
+		ret = __vfio_pci_hot_reset(self->exports[done % self->nr_exports].device);
+		if (!ret)
+			done++;
+		else if (ret != -EBUSY && ret != -EAGAIN)
+			break;
+		/* Let each thread get somewhere in between. */
+		for (i = 0; i < self->nr_exports; i++) {
+			seen = __atomic_load_n(&busy[i].nr, __ATOMIC_RELAXED);
+			while (__atomic_load_n(&busy[i].nr, __ATOMIC_RELAXED) == seen)
+				sched_yield();
+		}
+	}
+	printf("# %d hot resets in %d tries\n", done, tries);
+	EXPECT_EQ(3, done);
+
+	for (i = 0; i < self->nr_exports; i++)
+		__atomic_store_n(&busy[i].stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < self->nr_exports; i++)
+		ASSERT_EQ(0, pthread_join(busy[i].thread, NULL));
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+}
+
+/* Find the device that errors can be injected into; NULL if there is none. */
+static struct export *inject(FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
+			     u32 error, int eventfd)
+{
+	int i, ret;
+
+	for (i = 0; i < self->nr_exports; i++) {
+		struct export *e = &self->exports[i];
+		struct vfio_irq_info irq = {
+			.argsz = sizeof(irq),
+			.index = VFIO_PCI_ERR_IRQ_INDEX,
+		};
+
+		/* Only PCIe devices have one. */
+		if (ioctl(e->device->fd, VFIO_DEVICE_GET_IRQ_INFO, &irq) ||
+		    !irq.count)
+			continue;
+		vfio_pci_set_irq_eventfd(e->device, VFIO_PCI_ERR_IRQ_INDEX,
+					 eventfd);
+		ret = pci_inject_error(device_bdfs[i], error);
+		if (!ret)
+			return e;
+		printf("# %s: %s\n", device_bdfs[i], strerror(-ret));
+		vfio_pci_set_irq_eventfd(e->device, VFIO_PCI_ERR_IRQ_INDEX, -1);
+	}
+
+	return NULL;
+}
+
+/* Wait until the bus was reset: config space cannot be read while it is. */
+static bool wait_bus_reset(void)
+{
+	time_t end = time(NULL) + 30;
+	int i;
+
+	for (i = 0; i < nr_devices; i++)
+		while (pci_sysfs_command(device_bdfs[i]) & PCI_COMMAND_MEMORY)
+			if (time(NULL) > end)
+				return false;
+
+	return true;
+}
+
+/*
+ * A fatal error of one device: all behind the bridge are cut off and their link
+ * is reset, after which the PCI core restores nothing.
+ */
+TEST_F(vfio_pci_bus_reset_test, fatal_error)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	struct export *e;
+	int i, nr = self->nr_exports;
+
+	pfd.fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_GE(pfd.fd, 0);
+	e = inject(self, PCI_ERR_UNC_MALF_TLP, pfd.fd);
+	if (!e)
+		SKIP(return, "No device to inject an error into");
+
+	/* When the user hears of it, the memory is away. */
+	ASSERT_EQ(1, poll(&pfd, 1, 30000));
+	EXPECT_FALSE(live(self, e));
+	ASSERT_TRUE(wait_bus_reset());
+	EXPECT_EQ(0, live_mask(self));
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+
+	/*
+	 * Nothing else brings it back, in particular not what has VFIO look at
+	 * the state of the device, whose PCI_COMMAND the user still sees as set.
+	 */
+	ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(e->device, e->fd));
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(e->device, e->fd));
+	EXPECT_EQ(0, live_mask(self));
+	if (!__vfio_pci_set_power_state(e->device, 3)) {
+		ASSERT_EQ(0, __vfio_pci_set_power_state(e->device, 0));
+		EXPECT_EQ(0, live_mask(self));
+	}
+	if (e->device->info.flags & VFIO_DEVICE_FLAGS_RESET) {
+		vfio_pci_device_reset(e->device);
+		EXPECT_EQ(0, live_mask(self));
+	}
+	for (i = 0; i < nr; i++) {
+		struct export late = self->exports[i];
+
+		late.fd = vfio_pci_dmabuf_export_bar(late.device, late.bar);
+		EXPECT_FALSE(live(self, &late));
+		ASSERT_EQ(0, close(late.fd));
+	}
+
+	/* One at a time they are set up again. */
+	for (i = 0; i < nr; i++) {
+		vfio_pci_set_memory_decode(self->exports[i].device, true);
+		EXPECT_TRUE(pci_sysfs_command(device_bdfs[i]) & PCI_COMMAND_MEMORY);
+		EXPECT_EQ((2U << i) - 1, live_mask(self));
+		EXPECT_EQ(i + 1, iommufd_dmabuf_mappings());
+	}
+	ASSERT_EQ(0, close(pfd.fd));
+}
+
+/* Closed and opened again a device is as good as new. */
+TEST_F(vfio_pci_bus_reset_test, fatal_error_reopen)
+{
+	int fd = eventfd(0, EFD_CLOEXEC), i;
+
+	ASSERT_GE(fd, 0);
+	if (!inject(self, PCI_ERR_UNC_MALF_TLP, fd))
+		SKIP(return, "No device to inject an error into");
+	ASSERT_TRUE(wait_bus_reset());
+
+	for (i = 0; i < self->nr_exports; i++) {
+		close_export(self, &self->exports[i]);
+		iommu_unmap_iova(self->iommu, IOVA_RESTORE(&self->exports[i]),
+				 self->page);
+		close(self->exports[i].fd);
+	}
+	self->nr_exports = 0;
+	for (i = 0; i < nr_devices; i++)
+		export_device(self, device_bdfs[i]);
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+	ASSERT_EQ(0, close(fd));
+}
+
+/* The user hears of an error that is not fatal, the memory stays where it is. */
+TEST_F(vfio_pci_bus_reset_test, nonfatal_error)
+{
+	struct pollfd pfd = { .events = POLLIN };
+
+	pfd.fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_GE(pfd.fd, 0);
+	map_once(self);
+	if (!inject(self, PCI_ERR_UNC_POISON_TLP, pfd.fd)) {
+		unmap_once(self);
+		SKIP(return, "No device to inject an error into");
+	}
+	ASSERT_EQ(1, poll(&pfd, 1, 30000));
+	EXPECT_EQ(2 * self->nr_exports, iommufd_dmabuf_mappings());
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	unmap_once(self);
+	ASSERT_EQ(0, close(pfd.fd));
+}
+
+int main(int argc, char *argv[])
+{
+	char **bdfs;
+	int i;
+
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_devices);
+	if (nr_devices < 2 || nr_devices > MAX_DEVICES)
+		ksft_exit_skip("Name two to %d devices\n", MAX_DEVICES);
+	for (i = 0; i < nr_devices; i++)
+		device_bdfs[i] = bdfs[i];
+
+	return test_harness_run(argc, argv);
+}
