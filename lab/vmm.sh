@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
-# ivshmem and edu assigned. VARIANTS="on unmappable off stock trap" picks the runs.
+# ivshmem and edu assigned. VARIANTS="on unmappable off stock" picks the runs,
+# "trap" is another: lab/vmm/run.
 # VARIANTS="bench on off type1": what a BAR of 256 GiB costs, instead.
 # GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
@@ -18,7 +19,7 @@ data=$BUILD/vmm
 cpio=$BUILD/vmm.cpio
 root=$BUILD/root-vmm
 file_size=256K
-variants=${VARIANTS:-on unmappable off stock trap}
+variants=${VARIANTS:-on unmappable off stock}
 machine=vmm
 case $variants in bench*) machine=vmmbench ;; esac
 
