@@ -4,7 +4,7 @@
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
 # ivshmem and edu assigned. VARIANTS="on unmappable off stock" picks the runs,
 # "trap" is another: lab/vmm/run.
-# VARIANTS="bench on off type1": what a BAR of 256 GiB costs, instead.
+# VARIANTS="bench on off": what a BAR of 256 GiB costs, instead.
 # GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
