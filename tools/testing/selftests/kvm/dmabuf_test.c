@@ -1819,9 +1819,9 @@ DMABUF_TEST(reset_and_power)
 /*
  * Resets of devices with memory, alone or with all that are on their bus, and
  * guests that never stop reading it.  What they read is the tag.  While the device
- * is in reset it would be anything else, as nothing answers for the address, so the
- * memory has to be out of their reach from before the reset to after it.  All devices on the command line take part
- * that have such memory.
+ * is in reset nothing answers for the address, and it would be anything else, so
+ * the memory has to be out of their reach from before the reset to after it.  All
+ * devices on the command line take part that have such memory.
  */
 #define MAX_DEVICES	8
 #define BUS_TEST(name)	TEST_F_TIMEOUT(dmabuf_bus, name, 240)
