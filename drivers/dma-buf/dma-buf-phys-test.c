@@ -568,6 +568,15 @@ static void test_restore_after_last_cause(struct kunit *test)
 	/* Not revoked, so there is nothing to restore. */
 	restore(test, DMA_BUF_REVOKE_USER);
 	KUNIT_EXPECT_EQ(test, imp->nr_restore, 1);
+
+	/* Several at once, whether all of them are set or not. */
+	revoke(test, DMA_BUF_REVOKE_DECODE);
+	revoke(test, DMA_BUF_REVOKE_RESET);
+	revoke(test, DMA_BUF_REVOKE_USER);
+	restore(test, DMA_BUF_REVOKE_DECODE | DMA_BUF_REVOKE_RESET);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 1);
+	restore(test, DMA_BUF_REVOKE_USER | DMA_BUF_REVOKE_LOW_POWER);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 2);
 	mock_detach(imp);
 }
 

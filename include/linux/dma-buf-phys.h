@@ -21,7 +21,6 @@
 #include <linux/dma-buf.h>
 #include <linux/dma-resv.h>
 #include <linux/list.h>
-#include <linux/rcupdate.h>
 #include <linux/types.h>
 
 /*

@@ -311,7 +311,7 @@ static void kvm_dmabuf_hide(struct kvm_dmabuf_binding *binding)
 /* With no more pages to zap, do not look after each whether to drop mmu_lock. */
 #define KVM_DMABUF_ZAP_AT_ONCE	512
 
-/* Returns whether TLBs have to be flushed before mmu_lock is released. */
+/* Returns whether TLBs have to be flushed before the invalidation ends. */
 static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
 {
 	struct kvm_gfn_range range = {
@@ -325,7 +325,9 @@ static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
 	if (range.start >= range.end)
 		return false;
 
-	range.may_block = range.end - range.start > KVM_DMABUF_ZAP_AT_ONCE ||
+	/* Where the reach is not told there may be more to zap than that. */
+	range.may_block = !KVM_ARCH_TELLS_DMABUF_REACH ||
+			  range.end - range.start > KVM_DMABUF_ZAP_AT_ONCE ||
 			  !list_empty(&binding->siblings);
 	range.slot = kvm_dmabuf_slot(binding);
 	return range.slot && kvm_mmu_unmap_gfn_range(binding->kvm, &range);
@@ -336,8 +338,8 @@ static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
  * read an old map is told by mmu_invalidate_seq to start over, and then finds
  * none.
  *
- * Zapping may drop mmu_lock to let others run.  Faults on the slots retry while
- * it does, which is as long as it takes to zap.
+ * Zapping may drop mmu_lock to let others run.  Faults on the slots and on what
+ * is between them retry while it does, which is as long as it takes to zap.
  */
 static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
 {
@@ -789,7 +791,7 @@ bool kvm_dmabuf_will_map(const struct kvm_memory_slot *slot, gfn_t start,
 	struct kvm_dmabuf_binding *binding = slot->dmabuf;
 	gfn_t old_start = READ_ONCE(binding->reach_start);
 	gfn_t old_end = READ_ONCE(binding->reach_end);
-	bool next = start == old_end;
+	bool next = old_end && start == old_end;
 
 	while (start < old_start &&
 	       !try_cmpxchg64(&binding->reach_start, &old_start, start))

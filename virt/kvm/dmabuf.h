@@ -2,9 +2,9 @@
 /*
  * Binding of memslots to dma-bufs, as seen by the memslot code
  *
- * The model, the locks and the invariants are at the top of dmabuf.c.  Every
- * function here is called with slots_lock held, or on a VM that has no users
- * any more.  What architectures call is in kvm_host.h.
+ * The model, the locks and the invariants are at the top of dmabuf.c.  Functions
+ * that take a memslot are called with slots_lock held, or on a VM that has no
+ * users any more.  What architectures call is in kvm_host.h.
  */
 #ifndef __KVM_DMABUF_H__
 #define __KVM_DMABUF_H__

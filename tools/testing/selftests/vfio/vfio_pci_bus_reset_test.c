@@ -456,6 +456,24 @@ static bool wait_bus_reset(void)
 }
 
 /*
+ * Set a device up again. VFIO takes no notice of that before the PCI core is done
+ * with the error, and there is nothing to wait for.
+ */
+static bool set_up_again(FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
+			 struct export *e)
+{
+	time_t end = time(NULL) + 30;
+
+	do {
+		vfio_pci_set_memory_decode(e->device, true);
+		if (live(self, e))
+			return true;
+	} while (time(NULL) <= end);
+
+	return false;
+}
+
+/*
  * A fatal error of one device: all behind the bridge are cut off and their link
  * is reset, after which the PCI core restores nothing.
  */
@@ -503,7 +521,7 @@ TEST_F(vfio_pci_bus_reset_test, fatal_error)
 
 	/* One at a time they are set up again. */
 	for (i = 0; i < nr; i++) {
-		vfio_pci_set_memory_decode(self->exports[i].device, true);
+		ASSERT_TRUE(set_up_again(self, &self->exports[i]));
 		EXPECT_TRUE(pci_sysfs_command(device_bdfs[i]) & PCI_COMMAND_MEMORY);
 		EXPECT_EQ((2U << i) - 1, live_mask(self));
 		EXPECT_EQ(i + 1, iommufd_dmabuf_mappings());
@@ -520,6 +538,8 @@ TEST_F(vfio_pci_bus_reset_test, fatal_error_reopen)
 	if (!inject(self, PCI_ERR_UNC_MALF_TLP, fd))
 		SKIP(return, "No device to inject an error into");
 	ASSERT_TRUE(wait_bus_reset());
+	/* The last device is the last one that the PCI core is done with. */
+	ASSERT_TRUE(set_up_again(self, &self->exports[self->nr_exports - 1]));
 
 	for (i = 0; i < self->nr_exports; i++) {
 		close_export(self, &self->exports[i]);

@@ -87,6 +87,8 @@ FIXTURE_SETUP(vfio_pci_dmabuf_sriov_test)
 	self->iommu = iommu_init(MODE_IOMMUFD);
 	if (sysfs_sriov_totalvfs_get(pf_bdf) <= 0)
 		SKIP(return, "%s has no VFs", pf_bdf);
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
 	ret = enable_sriov();
 	if (ret)
 		SKIP(return, "vfio-pci has no SR-IOV: %s", strerror(-ret));
@@ -99,11 +101,13 @@ FIXTURE_SETUP(vfio_pci_dmabuf_sriov_test)
 	self->vf_bdf = sysfs_sriov_vf_bdf_get(pf_bdf, 0);
 	self->vf = vfio_pci_device_init_vf(self->vf_bdf, self->iommu, VF_TOKEN);
 	self->bar = vfio_pci_largest_bar(self->vf, self->page);
-	if (self->bar < 0)
+	if (self->bar < 0) {
+		/* There is no teardown then. */
+		vfio_pci_device_cleanup(self->vf);
+		vfio_pci_device_cleanup(self->pf);
+		pci_sysfs_write(pf_bdf, "sriov_numvfs", "0");
 		SKIP(return, "A VF of %s has no memory BAR of a page", pf_bdf);
-
-	if (iommufd_dmabuf_mappings() < 0)
-		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+	}
 
 	self->fd = vfio_pci_dmabuf_export_bar(self->vf, self->bar);
 	ASSERT_EQ(0, __iommu_map_file(self->iommu, self->fd, 0, self->page,

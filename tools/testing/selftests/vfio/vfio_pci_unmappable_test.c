@@ -229,6 +229,12 @@ static int way_procfs(struct vfio_pci_device *device, const struct bar *bar)
 	snprintf_assert(path, sizeof(path), "/proc/bus/pci/%02x/%02x.%x", bus,
 			dev, fn);
 	fd = open(path, O_RDWR);
+	if (fd < 0 && errno == ENOENT) {
+		/* Some architectures name the domain, too. */
+		snprintf_assert(path, sizeof(path), "/proc/bus/pci/%04x:%02x/%02x.%x",
+				segment, bus, dev, fn);
+		fd = open(path, O_RDWR);
+	}
 	if (fd < 0)
 		return -errno;
 	ret = ioctl(fd, PCIIOC_MMAP_IS_MEM) < 0 ? -errno :
