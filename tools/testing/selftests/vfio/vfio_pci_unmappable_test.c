@@ -237,7 +237,8 @@ static int way_procfs(struct vfio_pci_device *device, const struct bar *bar)
 	}
 	if (fd < 0)
 		return -errno;
-	ret = ioctl(fd, PCIIOC_MMAP_IS_MEM) < 0 ? -errno :
+	/* Not every architecture can, see HAVE_PCI_MMAP in the kernel. */
+	ret = ioctl(fd, PCIIOC_MMAP_IS_MEM) < 0 ? -ENOSYS :
 	      try_mmap(fd, bar->start, true);
 	VFIO_ASSERT_EQ(close(fd), 0);
 
@@ -1516,7 +1517,7 @@ static const char *result_name(int ret)
 		{ -EPERM, "EPERM" }, { -EINVAL, "EINVAL" }, { -ENOENT, "ENOENT" },
 		{ -ENODEV, "ENODEV" }, { -EACCES, "EACCES" }, { -EBUSY, "EBUSY" },
 		{ -EIO, "EIO" }, { -EFAULT, "EFAULT" }, { -ENXIO, "ENXIO" },
-		{ -EOPNOTSUPP, "EOPNOTSUPP" }, { -ENOTTY, "ENOTTY" },
+		{ -EOPNOTSUPP, "EOPNOTSUPP" }, { -ENOTTY, "ENOTTY" }, { -ENOSYS, "ENOSYS" },
 	};
 	u32 i;
 
@@ -1723,6 +1724,8 @@ TEST(transcript)
 			continue;
 		if (result[i][row->vfio || row->dmabuf ? CASE_NORMAL : CASE_NOT_OPEN] ==
 		    NOT_APPLICABLE)
+			continue;
+		if (row->try == try_procfs && result[i][CASE_NOT_OPEN] == -ENOSYS)
 			continue;
 		EXPECT_EQ(0, result[i][row->vfio || row->dmabuf ? CASE_NORMAL :
 								  CASE_NOT_OPEN])
