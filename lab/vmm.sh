@@ -5,6 +5,8 @@
 # ivshmem and edu assigned. VARIANTS="on unmappable off stock" picks the runs,
 # "trap" is another: lab/vmm/run.
 # VARIANTS="bench on off": what a BAR of 256 GiB costs, instead.
+# UNPATCHED=1: the patched binary and Debian's on the kernel without the series,
+# too, and whether Debian's notices which kernel it is on.
 # GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
@@ -53,7 +55,7 @@ overlay() {
 	cp "$BUILD/obj/qemu/qemu-system-x86_64" "$root/vmm/qemu"
 	strip "$root/vmm/qemu"
 	stock=
-	case " $variants " in
+	case " $variants ${UNPATCHED:+stock} " in
 	*" stock "*)
 		stock=$(command -v qemu-system-x86_64)
 		cp -L "$stock" "$root/vmm/stock" ;;
@@ -97,18 +99,58 @@ if [ "${1:-}" = prepare ]; then
 	exit
 fi
 
+# boot FLAVOUR DIR VARIANT...: does the program succeed?
+boot() {
+	local flavour=$1 dir=$2 pid
+	shift 2
+	say "==> booting, $flavour kernel ($*)"
+	mkdir -p "$dir"
+	echo "demo-vmm ${LIMIT:-1300} demo-vmm $*" >"$dir/list"
+	: >"$dir/tests.log"
+	"$TOP/lab/boot.sh" x86 "$flavour" "$machine" "$dir/list" "$dir" &
+	pid=$!
+	tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | sed -u -e 's/\r//' -e '/^@@/d' || true
+	wait "$pid" || true
+	tr -d '\r' <"$dir/tests.log" | grep -v '^@@' >"$dir/transcript.txt" || true
+	program_succeeded "$dir"
+}
+
+# The base, built in a work tree of its own: "git checkout" in one that is shared
+# would make all objects old.
+unpatched_kernel() {
+	local tree=$BUILD/linux-base
+	if [ ! -e "$tree/.git" ]; then
+		tgit worktree prune
+		tgit worktree add -q --detach "$tree" refs/tags/base
+	fi
+	TREE=$tree OBJ=$(objdir x86 unpatched) "$TOP/scripts/build.sh"
+	"$TOP/lab/initramfs.sh" x86 unpatched
+}
+
+# What a binary did, without figures that differ from run to run
+did() { # VARIANT TRANSCRIPT
+	grep "^| $1 " "$2" | sed -E 's/0x[0-9a-f]+/X/g; s/[0-9]+(\.[0-9]+)?/N/g; s/, N all ones//'
+}
+
+compare_kernels() {
+	local n
+	if diff <(did stock "$dir/transcript.txt") <(did stock "$dir/unpatched/transcript.txt") &&
+	   n=$(did stock "$dir/transcript.txt" | wc -l) && [ "$n" -gt 0 ]; then
+		echo "PASS: Debian's QEMU did the same on both kernels, in all of $n checks"
+	else
+		echo "FAIL: Debian's QEMU differs between the kernels, see above"
+		return 1
+	fi
+}
+
 if [ -z "${SKIP_BUILD:-}" ] || [ ! -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ]; then
 	build_machine x86 "$FLAVOUR"
 fi
+[ -z "${UNPATCHED:-}" ] || unpatched_kernel
 prepare
 
-say "==> booting ($variants)"
-mkdir -p "$dir"
-echo "demo-vmm ${LIMIT:-1300} demo-vmm $variants" >"$dir/list"
-: >"$dir/tests.log"
-"$TOP/lab/boot.sh" x86 "$FLAVOUR" "$machine" "$dir/list" "$dir" &
-pid=$!
-tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | sed -u -e 's/\r//' -e '/^@@/d' || true
-wait "$pid" || true
-tr -d '\r' <"$dir/tests.log" | grep -v '^@@' >"$dir/transcript.txt" || true
-program_succeeded "$dir"
+# shellcheck disable=SC2086
+boot "$FLAVOUR" "$dir" $variants
+[ -n "${UNPATCHED:-}" ] || exit 0
+boot unpatched "$dir/unpatched" unpatched auto stock
+compare_kernels

@@ -54,7 +54,6 @@ struct vmm {
 	int vm;
 	int vcpu;
 	struct kvm_run *run;
-	int revoked;		/* the BAR's slot is deleted for one access */
 };
 
 static int xioctl(int fd, unsigned long cmd, void *arg, const char *what)
@@ -148,20 +147,24 @@ static void map_for_devices(struct vmm *v)
 	xioctl(v->iommufd, IOMMU_IOAS_MAP_FILE, &map, "map BAR in the IOAS");
 }
 
-/* Make the memslot of the BAR, or delete it. Making it needs no unrevoked BAR. */
-static void set_bar_slot(struct vmm *v, int there)
+/*
+ * The memslot of the BAR. It can be made whether the memory is there or not, and
+ * stays. With KVM_MEM_REVOKED_MMIO an access of the guest is MMIO while the memory
+ * is taken away. Without the flag it would be an exit of its own, which needs an
+ * idea of when to enter the guest again.
+ */
+static void make_bar_slot(struct vmm *v)
 {
 	struct kvm_userspace_memory_region2 slot = {
 		.slot = BAR_SLOT,
-		.flags = there ? KVM_MEM_DMABUF : 0,
+		.flags = KVM_MEM_DMABUF | KVM_MEM_REVOKED_MMIO,
 		.guest_phys_addr = BAR_GPA,
-		.memory_size = there ? v->bar_size : 0,
+		.memory_size = v->bar_size,
 		.dmabuf_fd = v->dmabuf,
 		.dmabuf_offset = 0,
 	};
 
 	xioctl(v->vm, KVM_SET_USER_MEMORY_REGION2, &slot, "memslot of the BAR");
-	v->revoked = !there;
 }
 
 static void create_vm(struct vmm *v)
@@ -178,8 +181,8 @@ static void create_vm(struct vmm *v)
 		err(1, "/dev/kvm");
 	v->vm = xioctl(kvm, KVM_CREATE_VM, NULL, "create VM");
 	size = ioctl(v->vm, KVM_CHECK_EXTENSION, KVM_CAP_DMABUF_MEM);
-	if (size <= 0 || !(size & KVM_MEM_DMABUF))
-		errx(1, "KVM cannot make memslots of dma-bufs");
+	if (size <= 0 || !(size & KVM_MEM_REVOKED_MMIO))
+		errx(1, "KVM cannot make memslots of dma-bufs, or not MMIO of revoked ones");
 
 	mem = mmap(NULL, RAM_SIZE, PROT_READ | PROT_WRITE,
 		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -224,7 +227,7 @@ static void reset_vcpu(struct vmm *v)
 }
 
 /*
- * The access that the memslot could not serve. VFIO waits for a reset to end,
+ * An access while the memory is away. VFIO waits for a reset to end,
  * and refuses while memory decode is off or the device sleeps. Then do as the
  * hardware does: reads give all ones, writes are dropped.
  */
@@ -233,6 +236,7 @@ static void emulate(struct vmm *v)
 	__u64 offset = v->run->mmio.phys_addr - BAR_GPA;
 	__u32 len = v->run->mmio.len;
 
+	printf("  revoked: MMIO at %#llx\n", (unsigned long long)v->run->mmio.phys_addr);
 	if (v->run->mmio.is_write) {
 		if (pwrite(v->device, v->run->mmio.data, len, v->bar_offset + offset) < 0)
 			return;
@@ -241,37 +245,19 @@ static void emulate(struct vmm *v)
 	}
 }
 
-/*
- * Run the guest to its next result.
- *
- * What is special to a dma-buf is the first exit. Nothing was done about the
- * access, so entering again would repeat it, and exit again, until the memory is
- * back. Without the slot it exits as MMIO, and after that the slot is made
- * again, revoked or not: this way nobody needs to know when the memory returns.
- */
+/* Run the guest to its next result. */
 static __u32 run_guest(struct vmm *v)
 {
 	for (;;) {
-		int ret = ioctl(v->vcpu, KVM_RUN, NULL);
-
-		if (ret < 0 && errno == EINTR)
-			continue;
-		if (ret < 0 && errno == EFAULT &&
-		    v->run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
-		    v->run->memory_fault.flags & KVM_MEMORY_EXIT_FLAG_REVOKED) {
-			printf("  revoked at %#llx\n",
-			       (unsigned long long)v->run->memory_fault.gpa);
-			set_bar_slot(v, 0);
-			continue;
-		}
-		if (ret < 0)
+		if (ioctl(v->vcpu, KVM_RUN, NULL) < 0) {
+			if (errno == EINTR)
+				continue;
 			err(1, "KVM_RUN");
+		}
 
 		switch (v->run->exit_reason) {
 		case KVM_EXIT_MMIO:
 			emulate(v);
-			if (v->revoked)
-				set_bar_slot(v, 1);
 			break;
 		case KVM_EXIT_IO:
 			return *(__u32 *)((char *)v->run + v->run->io.data_offset);
@@ -315,7 +301,7 @@ int main(int argc, char **argv)
 	create_vm(&v);
 	reset_vcpu(&v);
 	set_memory_decode(&v, 1);
-	set_bar_slot(&v, 1);
+	make_bar_slot(&v);
 
 	val = report(&v, "Memory decode on");
 	set_memory_decode(&v, 0);

@@ -13,8 +13,9 @@
  * every incarnation of the slot, that is from the copy marked INVALID as well.
  * The truth about the memory is binding->map: the ranges of the slice, or NULL
  * while the buffer is revoked.  There is no third state.  A page fault on a
- * revoked slot is an error to userspace, never a retry, and nothing in KVM
- * waits for the memory to come back.
+ * revoked slot is an error to userspace or, if that asked for it, an emulated
+ * access.  It is never a retry, and nothing in KVM waits for the memory to come
+ * back.
  *
  * The life of a binding is four verbs, as for guest_memfd:
  *
@@ -456,15 +457,19 @@ static const struct dma_buf_phys_importer kvm_dmabuf_importer_uncached =
  */
 u32 kvm_dmabuf_supported_flags(struct kvm *kvm)
 {
-	bool readonly = IS_ENABLED(CONFIG_HAVE_KVM_READONLY_MEM);
+	bool emulates = IS_ENABLED(CONFIG_HAVE_KVM_READONLY_MEM);
+	u32 flags = KVM_MEM_DMABUF;
 
 	if (!kvm_arch_supports_dmabuf(kvm))
 		return 0;
 
+	/* Both take a guest whose loads and stores KVM can emulate. */
 	if (kvm)
-		readonly = kvm_arch_has_readonly_mem(kvm);
+		emulates = kvm_arch_has_readonly_mem(kvm);
+	if (emulates)
+		flags |= KVM_MEM_READONLY | KVM_MEM_REVOKED_MMIO;
 
-	return KVM_MEM_DMABUF | (readonly ? KVM_MEM_READONLY : 0);
+	return flags;
 }
 
 static int kvm_dmabuf_check_file(const struct kvm_memory_slot *slot,

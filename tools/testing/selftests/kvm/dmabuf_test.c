@@ -25,6 +25,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -171,7 +172,7 @@ static void complete_mmio_read(struct kvm_vcpu *vcpu, u64 gpa)
 	memcpy(run->mmio.data, &val, sizeof(val));
 }
 
-/* There is no slot at gpa: the guest's read is MMIO. */
+/* The guest's read is MMIO: there is no slot at gpa, or one that asks for it. */
 static void guest_no_slot(struct kvm_vcpu *vcpu, u64 gpa)
 {
 	enum guest_exit exit = guest_cmd(vcpu, GUEST_READ, gpa, 0, 0);
@@ -265,16 +266,19 @@ DMABUF_TEST(capability)
 	int flags = vm_check_cap(self->vm, KVM_CAP_DMABUF_MEM);
 
 	TEST_ASSERT(flags & KVM_MEM_DMABUF, "flags 0x%x", flags);
-	TEST_ASSERT(!(flags & ~(KVM_MEM_DMABUF | KVM_MEM_READONLY)),
-		    "flags 0x%x", flags);
+	TEST_ASSERT(!(flags & ~(KVM_MEM_DMABUF | KVM_MEM_READONLY |
+				KVM_MEM_REVOKED_MMIO)), "flags 0x%x", flags);
 	TEST_ASSERT_EQ(!!(flags & KVM_MEM_READONLY),
+		       !!vm_check_cap(self->vm, KVM_CAP_READONLY_MEM));
+	TEST_ASSERT_EQ(!!(flags & KVM_MEM_REVOKED_MMIO),
 		       !!vm_check_cap(self->vm, KVM_CAP_READONLY_MEM));
 
 	/* What the capability says is what the ioctl does. */
 	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
 	if (flags & KVM_MEM_READONLY)
-		vm_set_dmabuf_region(self->vm, SLOT_B, KVM_MEM_READONLY, GPA_B,
-				     SZ_2M, self->fd, 0);
+		vm_set_dmabuf_region(self->vm, SLOT_B,
+				     KVM_MEM_READONLY | KVM_MEM_REVOKED_MMIO,
+				     GPA_B, SZ_2M, self->fd, 0);
 }
 
 /* Guest and host see the same memory, and the guest gets there without exits. */
@@ -388,11 +392,20 @@ DMABUF_TEST(errno_flags)
 	expect_errno(self, EINVAL, "dirty log, read-only",
 		     KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY, GPA_B, SZ_2M,
 		     self->fd, 0);
+	expect_errno(self, EINVAL, "dirty log, MMIO",
+		     KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_REVOKED_MMIO, GPA_B,
+		     SZ_2M, self->fd, 0);
 	expect_errno(self, EINVAL, "guest_memfd", KVM_MEM_GUEST_MEMFD, GPA_B,
 		     SZ_2M, self->fd, 0);
-	for (bit = 4; bit < 32; bit++)
+	for (bit = 5; bit < 32; bit++)
 		expect_errno(self, EINVAL, "unknown flag", 1u << bit, GPA_B,
 			     SZ_2M, self->fd, 0);
+
+	/* Only a buffer can be revoked. */
+	region2.flags = KVM_MEM_REVOKED_MMIO;
+	TEST_ASSERT_EQ(__vm_ioctl(self->vm, KVM_SET_USER_MEMORY_REGION2, &region2), -1);
+	TEST_ASSERT_EQ(errno, EINVAL);
+	region2.flags = KVM_MEM_DMABUF;
 
 	/* There is no address in the host, not even a good one. */
 	region2.userspace_addr = (u64)addr_gpa2hva(self->vm, 0);
@@ -775,11 +788,26 @@ DMABUF_TEST(fd_closed)
 	guest_no_slot(self->vcpu, GPA_A);
 }
 
+/* The guest's write is MMIO. */
+static void guest_write_mmio(struct kvm_vcpu *vcpu, u64 gpa, u64 val)
+{
+	struct kvm_run *run = vcpu->run;
+	u64 stored;
+
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_WRITE, gpa, val, 0), GUEST_MMIO);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MMIO);
+	TEST_ASSERT(run->mmio.is_write, "wanted a write");
+	TEST_ASSERT_EQ(run->mmio.phys_addr, gpa);
+	TEST_ASSERT_EQ(run->mmio.len, sizeof(stored));
+	memcpy(&stored, run->mmio.data, sizeof(stored));
+	TEST_ASSERT_EQ(stored, val);
+	guest_resume(vcpu);
+}
+
 /* Stores to a read-only slot are the VMM's business, loads are not. */
 DMABUF_TEST(readonly)
 {
-	struct kvm_run *run = self->vcpu->run;
-	u64 val, mmio_exits;
+	u64 mmio_exits;
 	int i;
 
 	if (!vm_check_cap(self->vm, KVM_CAP_READONLY_MEM))
@@ -790,14 +818,7 @@ DMABUF_TEST(readonly)
 
 	/* Store first (nothing is mapped), then after a load, then again. */
 	for (i = 0; i < 3; i++) {
-		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_WRITE, GPA_A + 8, PATTERN + i, 0),
-			       GUEST_MMIO);
-		TEST_ASSERT(run->mmio.is_write, "wanted a write");
-		TEST_ASSERT_EQ(run->mmio.phys_addr, GPA_A + 8);
-		TEST_ASSERT_EQ(run->mmio.len, sizeof(val));
-		memcpy(&val, run->mmio.data, sizeof(val));
-		TEST_ASSERT_EQ(val, PATTERN + i);
-		guest_resume(self->vcpu);
+		guest_write_mmio(self->vcpu, GPA_A + 8, PATTERN + i);
 
 		mmio_exits = guest_mmio_exits(self->vcpu);
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(SZ_2M / PAGE_SIZE));
@@ -848,6 +869,124 @@ DMABUF_TEST(revoke_restore)
 	}
 
 	TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
+}
+
+static bool offers_revoked_mmio(FIXTURE_DATA(dmabuf) *self)
+{
+	return vm_check_cap(self->vm, KVM_CAP_DMABUF_MEM) & KVM_MEM_REVOKED_MMIO;
+}
+
+/* With KVM_MEM_REVOKED_MMIO: MMIO while the memory is away, and only then. */
+DMABUF_TEST(revoked_mmio)
+{
+	u64 mmio_exits;
+	int i;
+
+	if (!offers_revoked_mmio(self))
+		SKIP(return, "no KVM_MEM_REVOKED_MMIO");
+
+	/* Next to it a slot that did not ask for it. */
+	add_slot(self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M, self->fd, 0);
+	add_slot(self->vm, SLOT_B, 0, GPA_B, SZ_2M, self->fd, 0);
+
+	for (i = 0; i < 3; i++) {
+		u64 fresh = GPA_A + (10 + i) * PAGE_SIZE;
+
+		bar_write64(self, 8, 0);
+		mmio_exits = guest_mmio_exits(self->vcpu);
+		guest_write(self->vcpu, GPA_A + 8, PATTERN + i);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+		TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
+
+		decode(self, false);
+		guest_no_slot(self->vcpu, GPA_A);
+		guest_no_slot(self->vcpu, fresh);
+		guest_write_mmio(self->vcpu, GPA_A + 8, ~PATTERN);
+		guest_no_slot(self->vcpu, GPA_A);
+		guest_revoked(self->vcpu, GUEST_READ, GPA_B, 0);
+		decode(self, true);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
+
+		/* The VMM was told of the store, and nobody else. */
+		TEST_ASSERT_EQ(bar_read64(self, 8), PATTERN + i);
+		mmio_exits = guest_mmio_exits(self->vcpu);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 8), PATTERN + i);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, fresh), TAG(10 + i));
+		TEST_ASSERT_EQ(guest_mmio_exits(self->vcpu), mmio_exits);
+	}
+
+	/* The memory comes back while the VMM is about to complete the access. */
+	decode(self, false);
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ, GPA_A, 0, 0), GUEST_MMIO);
+	decode(self, true);
+	complete_mmio_read(self->vcpu, GPA_A);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+
+	/* For good. */
+	close_device(self);
+	guest_no_slot(self->vcpu, GPA_A);
+	guest_no_slot(self->vcpu, GPA_A);
+}
+
+/* What is MMIO without a slot does not get to userspace with it, either. */
+DMABUF_TEST(revoked_mmio_ioeventfd)
+{
+	struct kvm_ioeventfd ioeventfd = {
+		.addr = GPA_A + PAGE_SIZE,
+		.len = sizeof(u64),
+		.fd = eventfd(0, EFD_NONBLOCK),
+	};
+	eventfd_t count;
+
+	if (!offers_revoked_mmio(self))
+		SKIP(return, "no KVM_MEM_REVOKED_MMIO");
+
+	TEST_ASSERT(ioeventfd.fd >= 0, "eventfd()");
+	add_slot(self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M, self->fd, 0);
+	vm_ioctl(self->vm, KVM_IOEVENTFD, &ioeventfd);
+
+	/* The memory is nearer than KVM's devices, as long as it is there. */
+	guest_write(self->vcpu, GPA_A + PAGE_SIZE, PATTERN);
+	TEST_ASSERT_EQ(eventfd_read(ioeventfd.fd, &count), -1);
+	TEST_ASSERT_EQ(errno, EAGAIN);
+	decode(self, false);
+	guest_write(self->vcpu, GPA_A + PAGE_SIZE, ~PATTERN);
+	TEST_ASSERT_EQ(eventfd_read(ioeventfd.fd, &count), 0);
+	TEST_ASSERT_EQ(count, 1);
+	decode(self, true);
+	TEST_ASSERT_EQ(bar_read64(self, PAGE_SIZE), PATTERN);
+	close(ioeventfd.fd);
+}
+
+/* The rest of what can be done with a slot does not change. */
+DMABUF_TEST(revoked_mmio_slot)
+{
+	const u32 flags = KVM_MEM_REVOKED_MMIO | KVM_MEM_READONLY;
+
+	if (!offers_revoked_mmio(self))
+		SKIP(return, "no KVM_MEM_REVOKED_MMIO");
+
+	decode(self, false);
+	add_slot(self->vm, SLOT_A, flags, GPA_A, SZ_2M, self->fd, 0);
+	guest_no_slot(self->vcpu, GPA_A);
+	guest_write_mmio(self->vcpu, GPA_A, PATTERN);
+	if (kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))
+		TEST_ASSERT_EQ(__vcpu_pre_fault(self->vcpu, GPA_A, SZ_2M), -EFAULT);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+	guest_write_mmio(self->vcpu, GPA_A, PATTERN);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+
+	/* Immutable like any of these. */
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(self->vm, SLOT_A, KVM_MEM_READONLY,
+					      GPA_A, SZ_2M, self->fd, 0), -EINVAL);
+	decode(self, false);
+	guest_no_slot(self->vcpu, GPA_A);
+	vm_delete_region(self->vm, SLOT_A);
+	guest_no_slot(self->vcpu, GPA_A);
+	decode(self, true);
+	guest_no_slot(self->vcpu, GPA_A);
 }
 
 /* A slot can be made, and deleted, while the memory is away. */
@@ -1506,6 +1645,7 @@ struct reader {
 	pthread_t thread;
 	struct reader_state *state;
 	u64 gpa;
+	u32 flags;		/* of the slot */
 	u64 nr_mmio;
 	u64 nr_revoked;
 };
@@ -1528,6 +1668,8 @@ static void *reader_thread(void *arg)
 		} else {
 			TEST_ASSERT(exit == GUEST_FAULT, "unexpected exit %d", exit);
 			assert_revoked_exit(r->vcpu, r->gpa);
+			TEST_ASSERT(!(r->flags & KVM_MEM_REVOKED_MMIO),
+				    "revoked exit, where MMIO was asked for");
 			r->nr_revoked++;
 			sched_yield();
 		}
@@ -1536,14 +1678,15 @@ static void *reader_thread(void *arg)
 	return NULL;
 }
 
-static void readers_create(struct readers *rs, u64 gpa, u64 size, int fd)
+static void readers_create(struct readers *rs, u32 flags, u64 gpa, u64 size,
+			   int fd)
 {
 	struct reader_state *state;
 	int i;
 
 	rs->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, NR_HAMMERS, EXTRA_PAGES,
 					guest_reader, rs->vcpus);
-	add_slot(rs->vm, SLOT_A, 0, gpa, size, fd, 0);
+	add_slot(rs->vm, SLOT_A, flags, gpa, size, fd, 0);
 	state = addr_gva2hva(rs->vm, (gva_t)reader_state);
 
 	for (i = 0; i < NR_HAMMERS; i++) {
@@ -1553,6 +1696,7 @@ static void readers_create(struct readers *rs, u64 gpa, u64 size, int fd)
 		r->vcpu = rs->vcpus[i];
 		r->state = &state[i];
 		r->gpa = gpa + page * PAGE_SIZE;
+		r->flags = flags;
 		vcpu_args_set(r->vcpu, 3, r->gpa, (u64)i, TAG(page));
 		kvm_pthread_create(&r->thread, NULL, reader_thread, r);
 	}
@@ -1593,7 +1737,7 @@ DMABUF_TEST(delete_under_load)
 	struct readers rs = {};
 	int i;
 
-	readers_create(&rs, GPA_A, SZ_4M, self->fd);
+	readers_create(&rs, 0, GPA_A, SZ_4M, self->fd);
 	for (i = 0; i < 25; i++) {
 		readers_expect(&rs, false);
 		vm_delete_region(rs.vm, SLOT_A);
@@ -1632,7 +1776,7 @@ DMABUF_TEST(churn)
 	u64 toggles = 0;
 	int i;
 
-	readers_create(&rs, GPA_A, SZ_4M, self->fd);
+	readers_create(&rs, 0, GPA_A, SZ_4M, self->fd);
 	kvm_pthread_create(&toggler, NULL, toggle_thread, self);
 	for (i = 0; i < 50; i++) {
 		vm_delete_region(rs.vm, SLOT_A);
@@ -1653,6 +1797,33 @@ DMABUF_TEST(churn)
 	for (i = 0; i < NR_HAMMERS; i++)
 		ksft_print_msg("vCPU %d: %lu reads, %lu MMIO, %lu revoked\n", i,
 			       rs.r[i].state->done, rs.r[i].nr_mmio, rs.r[i].nr_revoked);
+	kvm_vm_free(rs.vm);
+	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
+}
+
+/* Revocations in the middle of faults: an access is MMIO or it gets the memory. */
+DMABUF_TEST(revoked_mmio_under_load)
+{
+	struct readers rs = {};
+	int i;
+
+	if (!offers_revoked_mmio(self))
+		SKIP(return, "no KVM_MEM_REVOKED_MMIO");
+
+	readers_create(&rs, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_4M, self->fd);
+	for (i = 0; i < 25; i++) {
+		readers_expect(&rs, false);
+		decode(self, false);
+		readers_expect(&rs, true);
+		decode(self, true);
+	}
+	for (i = 0; i < 200; i++) {
+		decode(self, false);
+		decode(self, true);
+	}
+
+	readers_expect(&rs, false);
+	readers_join(&rs);
 	kvm_vm_free(rs.vm);
 	TEST_ASSERT_EQ(dmabuf_count(self->fd), 1);
 }
@@ -1892,7 +2063,7 @@ static u64 nr_revoked(struct readers *rs)
 
 static void bus_readers_create(struct bus_device *d)
 {
-	readers_create(&d->readers, 4ull * SZ_1G, SZ_4M, d->fd);
+	readers_create(&d->readers, 0, 4ull * SZ_1G, SZ_4M, d->fd);
 	readers_expect(&d->readers, false);
 }
 
@@ -2130,6 +2301,42 @@ DMABUF_TEST(execute)
 	decode(self, true);
 	expect_abort(self->vm, guest_run(self->vcpu), ESR_ELx_EC_IABT_CUR,
 		     ESR_ELx_FSC_EXTABT, GPA_A + 2 * PAGE_SIZE);
+
+	/* MMIO is no place for code, either. */
+	vm_delete_region(self->vm, SLOT_A);
+	vm_set_dmabuf_region(self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M,
+			     self->fd, 0);
+	decode(self, false);
+	expect_abort(self->vm, guest_cmd(self->vcpu, GUEST_EXEC,
+					 GPA_A + 2 * PAGE_SIZE, 0, 0),
+		     ESR_ELx_EC_IABT_CUR, ESR_ELx_FSC_EXTABT, GPA_A + 2 * PAGE_SIZE);
+	decode(self, true);
+}
+
+/*
+ * A load that the CPU does not describe: KVM cannot make MMIO of it, with a slot
+ * or without, and leaves it undone.
+ */
+DMABUF_TEST(revoked_mmio_pair)
+{
+	struct guest_cmd cmd = { .op = GUEST_READ_PAIR, .gpa = GPA_A };
+	int i;
+
+	add_slot(self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M, self->fd, 0);
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_PAIR, GPA_A, 0, 0), GUEST_DONE_CMD);
+
+	decode(self, false);
+	*guest_cmd_hva(self->vm) = cmd;
+	for (i = 0; i < 2; i++) {
+		TEST_ASSERT_EQ(__vcpu_run(self->vcpu), -1);
+		TEST_ASSERT_EQ(errno, ENOSYS);
+	}
+	vm_enable_cap(self->vm, KVM_CAP_ARM_NISV_TO_USER, 0);
+	TEST_ASSERT_EQ(__vcpu_run(self->vcpu), 0);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpu, KVM_EXIT_ARM_NISV);
+	TEST_ASSERT_EQ(self->vcpu->run->arm_nisv.fault_ipa, GPA_A);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
 }
 
 /* Cache maintenance needs no permission and nobody's help. */
@@ -2139,7 +2346,16 @@ DMABUF_TEST(cache_maintenance)
 	u32 flags;
 
 	for (flags = 0; flags <= KVM_MEM_READONLY; flags += KVM_MEM_READONLY) {
-		add_slot(self->vm, SLOT_A, flags, GPA_A, SZ_2M, self->fd, 0);
+		/* While it is MMIO there is nothing to do. */
+		add_slot(self->vm, SLOT_A, flags | KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M,
+			 self->fd, 0);
+		decode(self, false);
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_CLEAN, GPA_A, 0, 0),
+			       GUEST_DONE_CMD);
+		decode(self, true);
+		vm_delete_region(self->vm, SLOT_A);
+
+		vm_set_dmabuf_region(self->vm, SLOT_A, flags, GPA_A, SZ_2M, self->fd, 0);
 		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_CLEAN, GPA_A, 0, 0),
 			       GUEST_DONE_CMD);
 		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
@@ -2199,6 +2415,15 @@ DMABUF_TEST(page_tables)
 		decode(self, true);
 		TEST_ASSERT_EQ(guest_resume(self->vcpu), PATTERN);
 
+		/* MMIO is no place for page tables, either. */
+		vm_delete_region(self->vm, SLOT_A);
+		vm_set_dmabuf_region(self->vm, SLOT_A, flags | KVM_MEM_REVOKED_MMIO,
+				     GPA_A, SZ_2M, self->fd, 0);
+		decode(self, false);
+		expect_abort(self->vm, guest_cmd(self->vcpu, GUEST_READ, gva, 0, 0),
+			     ESR_ELx_EC_DABT_CUR, ESR_ELx_FSC_SEA_TTW(3), gva);
+		decode(self, true);
+
 		*pmd = old;
 		vm_delete_region(self->vm, SLOT_A);
 	}
@@ -2208,6 +2433,7 @@ DMABUF_TEST(page_tables)
 #define S2_TABLE(pa)	((pa) | 3)
 #define S2_BLOCK(pa)	((pa) | 0x7fd)	/* Normal, shareable, RW, accessed */
 #define S2_PAGE(pa)	((pa) | 0x7ff)
+#define S2_PAGE_RO(pa)	((pa) | 0x77f)
 /* 39 bits of IPA from level 1, 40 bits of PA, 4 KiB */
 #define S2_VTCR		((1ul << 31) | (2ul << 16) | (3ul << 12) | (5ul << 8) | \
 			 (1ul << 6) | 25)
@@ -2219,7 +2445,11 @@ DMABUF_TEST(page_tables)
 DMABUF_TEST(nested)
 {
 	const u64 l2_ipa = 32ull * SZ_1G;
-	const u32 code[] = { 0xf9400020, 0xd4000002 };	/* ldr x0, [x1]; hvc #0 */
+	const u32 code[] = {
+		0xf9400020, 0xd4000002,		/* ldr x0, [x1]; hvc #0 */
+		0xf9000020, 0xd4000002,		/* str x0, [x1]; hvc #0 */
+	};
+	const u64 ro_ipa = l2_ipa + SZ_2M + 511 * SZ_4K;
 	struct kvm_vm *vm = self->vm;
 	u64 *level1, *level2, *level3, ipa;
 	gva_t gva;
@@ -2252,6 +2482,7 @@ DMABUF_TEST(nested)
 	level2[1] = S2_TABLE(addr_gva2gpa(vm, gva + 2 * PAGE_SIZE));
 	for (i = 0; i < 512; i++)
 		level3[i] = S2_PAGE(GPA_A + SZ_4M - (i + 1) * SZ_4K);
+	level3[511] = S2_PAGE_RO(GPA_A + SZ_4M - 512 * SZ_4K);
 
 	guest_l2.vttbr = addr_gva2gpa(vm, gva);
 	guest_l2.vtcr = S2_VTCR;
@@ -2259,7 +2490,7 @@ DMABUF_TEST(nested)
 	sync_global_to_guest(vm, guest_l2);
 
 	for (i = 0; i < 3; i++) {
-		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_L2,
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2,
 					 l2_ipa + PAGE_SIZE, 0, 0), GUEST_DONE_CMD);
 		sync_global_from_guest(vm, guest_l2);
 		TEST_ASSERT(ESR_ELx_EC(guest_l2.esr) == ESR_ELx_EC_HVC64,
@@ -2267,18 +2498,52 @@ DMABUF_TEST(nested)
 		TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1));
 
 		decode(self, false);
-		guest_revoked_at(self->vcpu, GUEST_READ_L2, l2_ipa + PAGE_SIZE, 0,
+		guest_revoked_at(self->vcpu, GUEST_L2, l2_ipa + PAGE_SIZE, 0,
 				 GPA_A + PAGE_SIZE);
 		decode(self, true);
 		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(1));
 
 		for (j = 0; j < 512; j += 170) {
 			ipa = l2_ipa + SZ_2M + j * SZ_4K;
-			TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ_L2, ipa, 0, 0),
+			TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2, ipa, 0, 0),
 				       GUEST_DONE_CMD);
 			TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1023 - j));
 		}
 	}
+
+	/* L0's VMM is told by L1's address, and L2 gets what it says. */
+	vm_delete_region(vm, SLOT_A);
+	vm_set_dmabuf_region(vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_4M, self->fd, 0);
+	decode(self, false);
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2, l2_ipa + PAGE_SIZE, 0, 0),
+		       GUEST_MMIO);
+	complete_mmio_read(self->vcpu, GPA_A + PAGE_SIZE);
+	TEST_ASSERT_EQ(guest_resume(self->vcpu), MMIO_SENTINEL);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2, l2_ipa + PAGE_SIZE, 0, 0),
+		       GUEST_DONE_CMD);
+	TEST_ASSERT_EQ(guest_res(self->vcpu), TAG(1));
+
+	/*
+	 * Stores: what L1 does not permit goes to L1, whether the memory is there,
+	 * and its page tables ask L1, or not.
+	 */
+	guest_l2.code += 2 * sizeof(code[0]);
+	sync_global_to_guest(vm, guest_l2);
+	for (i = 0; i < 2; i++) {
+		decode(self, !i);
+		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2, ro_ipa, 0, 0), GUEST_DONE_CMD);
+		sync_global_from_guest(vm, guest_l2);
+		TEST_ASSERT(ESR_ELx_EC(guest_l2.esr) == ESR_ELx_EC_DABT_LOW &&
+			    (guest_l2.esr & ESR_ELx_FSC) == ESR_ELx_FSC_PERM_L(3),
+			    "exit of L2, decode %d: ESR is 0x%lx", !i, guest_l2.esr);
+	}
+	TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_L2, l2_ipa + PAGE_SIZE, 0, 0), GUEST_MMIO);
+	TEST_ASSERT(self->vcpu->run->mmio.is_write, "wanted a write");
+	TEST_ASSERT_EQ(self->vcpu->run->mmio.phys_addr, GPA_A + PAGE_SIZE);
+	guest_resume(self->vcpu);
+	decode(self, true);
+	TEST_ASSERT_EQ(bar_read64(self, PAGE_SIZE), TAG(1));
 }
 #endif /* __aarch64__ */
 

@@ -42,10 +42,11 @@ enum guest_op {
 	GUEST_TOUCH,		/* read gpa + i * val, for i < nr */
 #ifdef __aarch64__
 	GUEST_READ_UNALIGNED,	/* as GUEST_READ, gpa need not be a multiple of 8 */
+	GUEST_READ_PAIR,	/* as GUEST_READ, by an instruction that loads two */
 	GUEST_EXEC,		/* call gpa */
 	GUEST_CLEAN,		/* clean and invalidate the cache line of gpa */
 	GUEST_ATOMIC,		/* res = *gpa, *gpa = val, by an exclusive pair */
-	GUEST_READ_L2,		/* as GUEST_READ, by a guest of the guest */
+	GUEST_L2,		/* a guest of the guest runs guest_l2.code, x1 = gpa */
 #endif
 };
 
@@ -63,8 +64,8 @@ static struct guest_cmd guest_command;
 #ifdef __aarch64__
 /*
  * A guest of the guest, which runs at EL2.  It has its MMU off, so that its
- * addresses are those that stage-2 at @vttbr translates, and runs "ldr x0, [x1];
- * hvc #0" at @code.  Its exit comes back by guest_l2_exit().
+ * addresses are those that stage-2 at @vttbr translates, and runs what is at @code,
+ * which ends with "hvc #0".  Its exit comes back by guest_l2_exit().
  */
 static struct {
 	u64 vttbr;
@@ -78,7 +79,7 @@ static struct {
 #define GUEST_L2_PSTATE		0x3c5ul		/* EL1h, DAIF masked */
 #define GUEST_L2_PSTATE_HOST	0x3c9ul		/* EL2h, DAIF masked */
 
-static inline u64 guest_l2_read(u64 ipa)
+static inline u64 guest_l2_run(u64 ipa)
 {
 	register u64 x0 asm("x0") = 0;
 	register u64 x1 asm("x1") = ipa;
@@ -157,6 +158,10 @@ static void guest_command_loop(void)
 		case GUEST_READ_UNALIGNED:
 			asm volatile("ldr %0, [%1]" : "=r"(res) : "r"(p) : "memory");
 			break;
+		case GUEST_READ_PAIR:
+			asm volatile("ldp %0, %1, [%2]" : "=&r"(res), "=&r"(i) : "r"(p)
+				     : "memory");
+			break;
 		case GUEST_EXEC:
 			/* Whoever handles the abort returns to x30. */
 			asm volatile("blr %0" : : "r"(p) : "x30", "memory");
@@ -164,8 +169,8 @@ static void guest_command_loop(void)
 		case GUEST_CLEAN:
 			asm volatile("dc civac, %0; dsb sy" : : "r"(p) : "memory");
 			break;
-		case GUEST_READ_L2:
-			res = guest_l2_read((u64)p);
+		case GUEST_L2:
+			res = guest_l2_run((u64)p);
 			break;
 		case GUEST_ATOMIC:
 			asm volatile("1: ldxr %0, [%1]; stxr %w2, %3, [%1]; cbnz %w2, 1b"

@@ -87,6 +87,7 @@ enum x86_op {
 	OP_CALL,		/* src() */
 	OP_MOVSB,		/* nr bytes from src to dst */
 	OP_WRMSR,		/* res = vector of WRMSR of val to MSR number nr */
+	OP_DIV_READ,		/* divide by 0, then res = *src */
 	/* by the emulator: */
 	OP_EM_READ,		/* res = *src */
 	OP_EM_WRITE,		/* *dst = val */
@@ -137,6 +138,11 @@ static void guest_x86_loop(void)
 			break;
 		case OP_WRMSR:
 			res = wrmsr_safe(nr, val);
+			break;
+		case OP_DIV_READ:
+			GUEST_ASSERT_EQ(kvm_asm_safe("divl %%ecx", "c"(0)),
+					KVM_MAGIC_DE_VECTOR);
+			asm volatile("movq (%1), %0" : "=r"(res) : "r"(src) : "memory");
 			break;
 		case OP_EM_READ:
 			asm volatile(KVM_FEP "movq (%1), %0" : "=r"(res) : "r"(src) : "memory");
@@ -525,6 +531,29 @@ DMABUF_X86_TEST(exec)
 }
 
 /*
+ * MMIO next after an exception that the guest took without KVM: what the CPU says
+ * about events in delivery is not from now.
+ */
+DMABUF_X86_TEST(revoked_after_exception)
+{
+	const u64 val = PATTERN;
+	int i;
+
+	add_slot(self, self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M, 0);
+	x86_do(self->vcpu, (struct x86_cmd){ .op = OP_DIV_READ, .src = GPA_A });
+
+	decode(self, false);
+	for (i = 0; i < 10; i++) {
+		TEST_ASSERT_EQ(x86_cmd(self->vcpu, (struct x86_cmd) {
+			.op = OP_DIV_READ, .src = GPA_A }), GUEST_MMIO);
+		memcpy(self->vcpu->run->mmio.data, &val, sizeof(val));
+		TEST_ASSERT_EQ(guest_run(self->vcpu), GUEST_DONE_CMD);
+		TEST_ASSERT_EQ(x86_res(self->vcpu), val);
+	}
+	decode(self, true);
+}
+
+/*
  * Areas that a guest shares with KVM, placed in a BAR.  The guest gets what it
  * gets for an area where there is no memory, and neither the BAR nor the lowest
  * addresses of this process change.
@@ -812,6 +841,19 @@ DMABUF_X86_TEST(private)
 	decode(self, true);
 	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
 	TEST_ASSERT_EQ(x86_res(vcpu), TAG(1));
+
+	/* Nor is private memory MMIO. */
+	vm_delete_region(vm, SLOT_A);
+	vm_set_dmabuf_region(vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_4M, self->fd, 0);
+	vm_mem_set_private(vm, GPA_A, SZ_2M);
+	decode(self, false);
+	TEST_ASSERT_EQ(x86_cmd(vcpu, (struct x86_cmd) {
+		.op = OP_READ, .src = GPA_A + PAGE_SIZE }), GUEST_FAULT);
+	TEST_ASSERT_EQ(vcpu->run->memory_fault.flags, KVM_MEMORY_EXIT_FLAG_PRIVATE);
+	vm_mem_set_shared(vm, GPA_A, SZ_2M);
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+	decode(self, true);
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
 
 	/* The rest of the slot goes on as it was, around a private page, too. */
 	vm_mem_set_private(vm, GPA_A + PAGE_SIZE, PAGE_SIZE);
@@ -1162,6 +1204,19 @@ static u64 l2_read(struct kvm_vcpu *vcpu, u64 gpa)
 	return guest_res(vcpu);
 }
 
+/* A read that exits, by L1's address. */
+static void l2_read_mmio(struct kvm_vcpu *vcpu, u64 l2, u64 gpa)
+{
+	u64 val = PATTERN;
+
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, l2, 0, 0), GUEST_MMIO);
+	TEST_ASSERT_EQ(vcpu->run->mmio.phys_addr, gpa);
+	TEST_ASSERT_EQ(vcpu->run->mmio.len, sizeof(val));
+	memcpy(vcpu->run->mmio.data, &val, sizeof(val));
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
+	TEST_ASSERT_EQ(guest_res(vcpu), val);
+}
+
 struct nested_shape {
 	const char *name;
 	bool tdp;		/* L1 gives L2 nested page tables */
@@ -1235,13 +1290,17 @@ static void test_nested(FIXTURE_DATA(dmabuf_x86) *self, const struct nested_shap
 	TEST_ASSERT_EQ(vcpu_get_stat(vcpu, mmio_exits), mmio_exits);
 
 	vm_delete_region(vm, SLOT_A);
-	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, l2, 0, 0), GUEST_MMIO);
-	TEST_ASSERT_EQ(vcpu->run->mmio.phys_addr, gpa);
-	memcpy(vcpu->run->mmio.data, &mmio_exits, sizeof(mmio_exits));
-	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
-	TEST_ASSERT_EQ(guest_res(vcpu), mmio_exits);
+	l2_read_mmio(vcpu, l2, gpa);
 
-	vm_set_dmabuf_region(vm, SLOT_A, 0, gpa, size, self->fd, offset);
+	vm_set_dmabuf_region(vm, SLOT_A, KVM_MEM_REVOKED_MMIO, gpa, size, self->fd, offset);
+	TEST_ASSERT_EQ(l2_read(vcpu, l2 + last * PAGE_SIZE), TAG(s->first + last));
+	decode(self, false);
+	l2_read_mmio(vcpu, l2 + last * PAGE_SIZE, gpa + last * PAGE_SIZE);
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_WRITE, l2 + last * PAGE_SIZE, 0, 0), GUEST_MMIO);
+	TEST_ASSERT(vcpu->run->mmio.is_write, "wanted a write");
+	TEST_ASSERT_EQ(vcpu->run->mmio.phys_addr, gpa + last * PAGE_SIZE);
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
+	decode(self, true);
 	TEST_ASSERT_EQ(l2_read(vcpu, l2 + last * PAGE_SIZE), TAG(s->first + last));
 	kvm_vm_free(vm);
 }
