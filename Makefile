@@ -6,11 +6,11 @@
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
 # ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
 # PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
-# (make refresh), DEPS=skip, DOC= (make bench),
-# GROUP= (make profile).
+# (make refresh), DEPS=skip, DOC= (make bench), GROUP= (make profile),
+# VARIANTS= and UNPATCHED=1 (make demo-vmm).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
-export FLAVOURS PROFILE FAST FULL DEPS DOC
+export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED
 
 .PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check series objdiff
 

@@ -40,6 +40,8 @@ EXCEPTIONS=(
 	'MACRO_ARG_REUSE|^tools/testing/selftests/|^\+#define (RACE_VARIANT|POINTS)\('
 	'VOLATILE|^tools/testing/selftests/|volatile'
 	'EMBEDDED_FUNCTION_NAME|^tools/testing/selftests/|driver/unbind'
+	# What KVM_RUN says of an access that it cannot emulate.
+	'ENOSYS|^tools/testing/selftests/kvm/|errno, ENOSYS'
 	# Lines that a patch moves, or that do as their neighbours do.
 	'PREFER_DEFINED_ATTRIBUTE_MACRO|^tools/testing/selftests/iommu/iommufd_utils\.h|mfd'
 	'OPEN_ENDED_LINE|^drivers/vfio/vfio_main\.c|vfio_ioctl_device_feature_'
