@@ -20,12 +20,19 @@
 #                      have to name the others, which QEMU does not do
 # And 00:09.0, for a device that can be reset alone:
 #   loneram   02:00.0  an ivshmem of 16 MiB
+# And 00:0a.0, for errors of a device with VFs:
+#   portpf    03:00.0  an igb
+# And 00:0b.0, for a device next to one with a driver of the kernel's own:
+#   nexte     04:00.0  an e1000, whose driver wants it reset after any error
+#   nextigb   04:00.1  an igb
 
 declare -A DEVICE=(
 	[igb]=0000:00:03.0 [ivshmem]=0000:00:04.0 [edu]=0000:00:05.0
 	[testdev]=0000:00:06.0 [nvme]=0000:00:07.0
 	[portmem]=0000:01:00.0 [portram]=0000:01:00.1 [portigb]=0000:01:00.2
 	[loneram]=0000:02:00.0
+	[portpf]=0000:03:00.0
+	[nexte]=0000:04:00.0 [nextigb]=0000:04:00.1
 )
 
 ON_ROOT_BUS=(igb ivshmem edu testdev nvme)
@@ -90,8 +97,13 @@ port_devices() {
 		-device pcie-root-port,id=rp2,addr=9,chassis=2,slot=2,x-speed=5
 		-object memory-backend-ram,id=shm3,size=16M,share=on
 		-device ivshmem-plain,memdev=shm3,bus=rp2
+		-device pcie-root-port,id=rp3,addr=0xa,chassis=3,slot=3,x-speed=5
+		-device igb,bus=rp3
+		-device pcie-root-port,id=rp4,addr=0xb,chassis=4,slot=4,x-speed=5
+		-device e1000,bus=rp4,addr=0.0,multifunction=on
+		-device igb,bus=rp4,addr=0.1
 	)
-	bind_devices portmem portram portigb loneram
+	bind_devices portmem portram portigb loneram portpf nextigb
 	# The firmware would give the handling of errors to kernels with ASPM only.
 	CMDLINE+=" pcie_ports=native"
 }
