@@ -536,6 +536,7 @@ static void test_revoke_reaches_every_holder(struct kunit *test)
 	/* Again for the same cause, and for another: nobody is left to tell. */
 	revoke(test, DMA_BUF_REVOKE_DECODE);
 	revoke(test, DMA_BUF_REVOKE_RESET);
+	revoke(test, DMA_BUF_REVOKE_DECODE | DMA_BUF_REVOKE_USER);
 	KUNIT_EXPECT_EQ(test, holds->nr_invalidate, 1);
 
 	mock_detach(holds);
@@ -577,6 +578,23 @@ static void test_restore_after_last_cause(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, imp->nr_restore, 1);
 	restore(test, DMA_BUF_REVOKE_USER | DMA_BUF_REVOKE_LOW_POWER);
 	KUNIT_EXPECT_EQ(test, imp->nr_restore, 2);
+
+	/* The same when they are set: each of them counts, those set before too. */
+	revoke(test, DMA_BUF_REVOKE_DECODE);
+	revoke(test, DMA_BUF_REVOKE_DECODE | DMA_BUF_REVOKE_RESET);
+	restore(test, DMA_BUF_REVOKE_DECODE);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 2);
+	KUNIT_EXPECT_EQ(test, mock_map_slice(imp, 0, SZ_4K), -EAGAIN);
+	restore(test, DMA_BUF_REVOKE_RESET);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 3);
+
+	/* And if none was. */
+	revoke(test, DMA_BUF_REVOKE_USER | DMA_BUF_REVOKE_LOW_POWER);
+	KUNIT_EXPECT_FALSE(test, imp->attach->mapped);
+	restore(test, DMA_BUF_REVOKE_USER);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 3);
+	restore(test, DMA_BUF_REVOKE_LOW_POWER);
+	KUNIT_EXPECT_EQ(test, imp->nr_restore, 4);
 	mock_detach(imp);
 }
 

@@ -405,8 +405,8 @@ static void invalidate_one(struct dma_buf_phys_attachment *attach)
 /**
  * dma_buf_phys_revoke - take a buffer back from its importers
  * @dmabuf: the exporter's buffer
- * @cause: one cause, set until dma_buf_phys_restore() clears it. Setting one
- *	that is set does nothing.
+ * @cause: the cause, or several or'ed together, set until
+ *	dma_buf_phys_restore() clears them. Setting one that is set does nothing.
  *
  * On return no importer of this interconnect reaches the memory. Says nothing
  * about device attachments, see dma_buf_invalidate_mappings() for these.
@@ -423,7 +423,7 @@ void dma_buf_phys_revoke(struct dma_buf *dmabuf,
 
 	dma_resv_assert_held(dmabuf->resv);
 
-	if (dmabuf->phys_revoked & cause)
+	if (!(cause & ~dmabuf->phys_revoked))
 		return;
 	dmabuf->phys_revoked |= cause;
 	trace_dma_buf_phys_revoke(dmabuf, cause);

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sys/eventfd.h>
@@ -48,18 +49,22 @@ FIXTURE(vfio_pci_dmabuf_sriov_test) {
 	struct vfio_pci_device *pf;
 	struct vfio_pci_device *vf;
 	char *vf_bdf;
+	char sriov_was;
 	u64 page;
 	int bar;
 	int fd;
 };
 
-static int enable_sriov(void)
+/* Have the parameter be what it is given and return what it was, or -errno. */
+static int swap_enable_sriov(char val)
 {
-	int fd = open(ENABLE_SRIOV, O_WRONLY), ret;
+	int fd = open(ENABLE_SRIOV, O_RDWR), ret;
+	char old;
 
 	if (fd < 0)
 		return -errno;
-	ret = write(fd, "Y", 1) == 1 ? 0 : -errno;
+	ret = pread(fd, &old, 1, 0) == 1 && pwrite(fd, &val, 1, 0) == 1 ?
+	      old : -errno;
 	VFIO_ASSERT_EQ(close(fd), 0);
 
 	return ret;
@@ -89,9 +94,10 @@ FIXTURE_SETUP(vfio_pci_dmabuf_sriov_test)
 		SKIP(return, "%s has no VFs", pf_bdf);
 	if (iommufd_dmabuf_mappings() < 0)
 		SKIP(return, "No debugfs to see mappings of dma-bufs in");
-	ret = enable_sriov();
-	if (ret)
+	ret = swap_enable_sriov('Y');
+	if (ret < 0)
 		SKIP(return, "vfio-pci has no SR-IOV: %s", strerror(-ret));
+	self->sriov_was = ret;
 
 	self->pf = vfio_pci_device_init_nomap(pf_bdf, self->iommu);
 	vfio_device_set_vf_token(self->pf->fd, VF_TOKEN);
@@ -106,6 +112,7 @@ FIXTURE_SETUP(vfio_pci_dmabuf_sriov_test)
 		vfio_pci_device_cleanup(self->vf);
 		vfio_pci_device_cleanup(self->pf);
 		pci_sysfs_write(pf_bdf, "sriov_numvfs", "0");
+		swap_enable_sriov(self->sriov_was);
 		SKIP(return, "A VF of %s has no memory BAR of a page", pf_bdf);
 	}
 
@@ -131,6 +138,8 @@ FIXTURE_TEARDOWN(vfio_pci_dmabuf_sriov_test)
 		vfio_pci_device_cleanup(self->pf);
 		sysfs_sriov_numvfs_set(pf_bdf, 0);
 	}
+	if (self->sriov_was)
+		ASSERT_EQ('Y', swap_enable_sriov(self->sriov_was));
 	free(self->vf_bdf);
 	iommu_cleanup(self->iommu);
 }
@@ -226,6 +235,75 @@ TEST_F(vfio_pci_dmabuf_sriov_test, decode_of_pf)
 	vfio_pci_set_memory_decode(self->pf, true);
 	EXPECT_TRUE(live(self, fd));
 	ASSERT_EQ(0, close(fd));
+}
+
+/* Registers of the SR-IOV capability that a reset clears, in the order to set. */
+static const struct {
+	u16 pos;
+	u16 size;
+} sriov_regs[] = {
+	{ PCI_SRIOV_SYS_PGSIZE, 4 },
+	{ PCI_SRIOV_BAR, 4 }, { PCI_SRIOV_BAR + 4, 4 },
+	{ PCI_SRIOV_BAR + 8, 4 }, { PCI_SRIOV_BAR + 12, 4 },
+	{ PCI_SRIOV_BAR + 16, 4 }, { PCI_SRIOV_BAR + 20, 4 },
+	{ PCI_SRIOV_NUM_VF, 2 },
+	{ PCI_SRIOV_CTRL, 2 },
+};
+
+/*
+ * The reset of the link that follows a fatal error takes VF MSE away.  Nothing that
+ * the user of a VF can write brings it back, nor can the user of the PF.
+ */
+TEST_F(vfio_pci_dmabuf_sriov_test, fatal_error)
+{
+	u16 pos = find_sriov(self->pf);
+	u32 regs[ARRAY_SIZE(sriov_regs)], i;
+	time_t end = time(NULL) + 30;
+	int bar, fd, ret;
+
+	if (!pos)
+		SKIP(return, "VFIO does not show the SR-IOV capability");
+	for (i = 0; i < ARRAY_SIZE(sriov_regs); i++)
+		regs[i] = pci_sysfs_config_read(pf_bdf, pos + sriov_regs[i].pos,
+						sriov_regs[i].size);
+
+	ret = pci_inject_error(pf_bdf, PCI_ERR_UNC_MALF_TLP);
+	if (ret)
+		SKIP(return, "Cannot inject an error into %s: %s", pf_bdf,
+		     strerror(-ret));
+
+	while (live(self, self->fd))
+		ASSERT_GT(end, time(NULL));
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+
+	/* When the PF is set up again, the PCI core is done with the error. */
+	bar = vfio_pci_largest_bar(self->pf, self->page);
+	ASSERT_GE(bar, 0);
+	fd = vfio_pci_dmabuf_export_bar(self->pf, bar);
+	do {
+		vfio_pci_set_memory_decode(self->pf, true);
+		ASSERT_GT(end, time(NULL));
+	} while (!live(self, fd));
+	ASSERT_EQ(0, close(fd));
+
+	vfio_pci_set_memory_decode(self->vf, true);
+	EXPECT_FALSE(live(self, self->fd));
+	vfio_pci_set_memory_decode(self->vf, false);
+	vfio_pci_set_memory_decode(self->vf, true);
+	EXPECT_FALSE(live(self, self->fd));
+	fd = vfio_pci_dmabuf_export_bar(self->vf, self->bar);
+	EXPECT_FALSE(live(self, fd));
+	ASSERT_EQ(0, close(fd));
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+
+	/* Here root does what drivers of PFs do. */
+	for (i = 0; i < ARRAY_SIZE(sriov_regs); i++)
+		pci_sysfs_config_write(pf_bdf, pos + sriov_regs[i].pos, regs[i],
+				       sriov_regs[i].size);
+	EXPECT_FALSE(live(self, self->fd));
+	vfio_pci_set_memory_decode(self->vf, true);
+	EXPECT_TRUE(live(self, self->fd));
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
 }
 
 static void *remove_vfs(void *arg)

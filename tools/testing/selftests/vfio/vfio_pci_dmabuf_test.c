@@ -584,6 +584,8 @@ TEST_F(vfio_pci_dmabuf_test, reset)
 	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
 	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
 	vfio_pci_device_reset(self->device);
+	/* It was revoked meanwhile; without debugfs there is no telling. */
+	EXPECT_GE(0, iommufd_dmabuf_mappings());
 	EXPECT_LIVE(self, fd);
 	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
 	ASSERT_EQ(0, close(fd));
@@ -613,6 +615,35 @@ TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
 	/* The other causes stay. */
 	vfio_pci_set_memory_decode(self->device, false);
 	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
+	EXPECT_REVOKED(self, fd);
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* A function level reset that the user asks for in config space. */
+TEST_F(vfio_pci_dmabuf_test, config_reset)
+{
+	int fd;
+
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	ASSERT_EQ(1, iommufd_dmabuf_mappings());
+
+	if (__vfio_pci_config_flr(self->device)) {
+		close(fd);
+		SKIP(return, "%s has no function level reset", exporter_bdf);
+	}
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+	EXPECT_LIVE(self, fd);
+	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
+
+	/* The other causes stay. */
+	vfio_pci_set_memory_decode(self->device, false);
+	ASSERT_EQ(0, __vfio_pci_config_flr(self->device));
 	EXPECT_REVOKED(self, fd);
 	vfio_pci_set_memory_decode(self->device, true);
 	EXPECT_LIVE(self, fd);
@@ -721,6 +752,115 @@ TEST_F(vfio_pci_dmabuf_test, d3hot_reset)
 
 	/* The reset leaves the device in D0. */
 	vfio_pci_device_reset(self->device);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* A dma-buf may be live only if the hardware decodes, whatever its user sees. */
+#define EXPECT_HW_DECODE(_on)						\
+	EXPECT_EQ(_on, !!(pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY))
+
+/*
+ * A device that does not keep its registers on the way from D3hot to D0, which
+ * VFIO hides from its user.  QEMU's devices say that they do not and then keep
+ * them, so they are taken away here.  -1 if the device keeps them.
+ */
+static int export_in_d3hot_lost(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
+{
+	int fd;
+
+	if (vfio_pci_no_soft_reset(self->device))
+		return -1;
+
+	fd = export_in_d3hot(self);
+	pci_sysfs_config_write(exporter_bdf, PCI_COMMAND, 0, sizeof(u16));
+
+	return fd;
+}
+
+TEST_F(vfio_pci_dmabuf_test, d3hot_lost)
+{
+	int fd = export_in_d3hot_lost(self);
+
+	if (fd < 0)
+		SKIP(return, "%s keeps its registers in D3hot", exporter_bdf);
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
+	EXPECT_HW_DECODE(true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, d3hot_lost_reset)
+{
+	int fd = export_in_d3hot_lost(self);
+
+	if (fd < 0)
+		SKIP(return, "%s keeps its registers in D3hot", exporter_bdf);
+	vfio_pci_device_reset(self->device);
+	EXPECT_HW_DECODE(true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_test, d3hot_lost_config_reset)
+{
+	int fd = export_in_d3hot_lost(self);
+
+	if (fd < 0)
+		SKIP(return, "%s keeps its registers in D3hot", exporter_bdf);
+	ASSERT_EQ(0, __vfio_pci_config_flr(self->device));
+	EXPECT_HW_DECODE(true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* VFIO hears of that too late to keep anything.  The user sets it up again. */
+TEST_F(vfio_pci_dmabuf_test, d3hot_lost_sysfs_reset)
+{
+	int fd = export_in_d3hot_lost(self), late;
+
+	if (fd < 0)
+		SKIP(return, "%s keeps its registers in D3hot", exporter_bdf);
+	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
+	EXPECT_HW_DECODE(false);
+	EXPECT_REVOKED(self, fd);
+
+	/* Nothing else brings it back. */
+	late = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	EXPECT_REVOKED(self, late);
+	ASSERT_EQ(0, close(late));
+	vfio_pci_device_reset(self->device);
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, __vfio_pci_config_flr(self->device));
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 3));
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
+	EXPECT_HW_DECODE(false);
+	EXPECT_REVOKED(self, fd);
+
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_HW_DECODE(true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* What is written in D3hot goes with the registers, what was before comes back. */
+TEST_F(vfio_pci_dmabuf_test, d3hot_lost_write)
+{
+	int fd;
+
+	if (vfio_pci_no_soft_reset(self->device))
+		SKIP(return, "%s keeps its registers in D3hot", exporter_bdf);
+
+	vfio_pci_set_memory_decode(self->device, false);
+	fd = export_in_d3hot(self);
+	vfio_pci_set_memory_decode(self->device, true);
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
+	EXPECT_HW_DECODE(false);
+	EXPECT_REVOKED(self, fd);
+
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_HW_DECODE(true);
 	EXPECT_LIVE(self, fd);
 	ASSERT_EQ(0, close(fd));
 }
@@ -1075,6 +1215,44 @@ TEST_F(vfio_pci_dmabuf_test, close_device)
 	vfio_pci_set_memory_decode(self->device, false);
 	vfio_pci_set_memory_decode(self->device, true);
 	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * As after the reset of the link of a closed device: its BARs are 0.  Opening it
+ * puts them where what is exported says that they are.
+ */
+TEST_F(vfio_pci_dmabuf_test, bars_lost_while_closed)
+{
+	off_t pos = PCI_BASE_ADDRESS_0 + 4 * self->bar;
+	u32 bars[PCI_STD_NUM_BARS], val;
+	int fd, i;
+
+	vfio_pci_device_cleanup(self->device);
+	self->device = NULL;
+	/* Asleep it would get them back from the PCI core when it wakes. */
+	pci_sysfs_write(exporter_bdf, "power/control", "on");
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		bars[i] = pci_sysfs_config_read(exporter_bdf,
+						PCI_BASE_ADDRESS_0 + 4 * i, 4);
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		pci_sysfs_config_write(exporter_bdf, PCI_BASE_ADDRESS_0 + 4 * i,
+				       0, 4);
+	val = pci_sysfs_config_read(exporter_bdf, pos, 4);
+	EXPECT_EQ(0, val & PCI_BASE_ADDRESS_MEM_MASK);
+
+	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	for (i = 0; i < PCI_STD_NUM_BARS; i++) {
+		val = pci_sysfs_config_read(exporter_bdf,
+					    PCI_BASE_ADDRESS_0 + 4 * i, 4);
+		EXPECT_EQ(bars[i], val);
+		/* Nobody after this one should have to suffer. */
+		pci_sysfs_config_write(exporter_bdf, PCI_BASE_ADDRESS_0 + 4 * i,
+				       bars[i], 4);
+	}
+	pci_sysfs_write(exporter_bdf, "power/control", "auto");
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	EXPECT_LIVE(self, fd);
 	ASSERT_EQ(0, close(fd));
 }
 

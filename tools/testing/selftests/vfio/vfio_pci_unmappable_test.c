@@ -238,7 +238,7 @@ static int way_procfs(struct vfio_pci_device *device, const struct bar *bar)
 	if (fd < 0)
 		return -errno;
 	/* Not every architecture can, see HAVE_PCI_MMAP in the kernel. */
-	ret = ioctl(fd, PCIIOC_MMAP_IS_MEM) < 0 ? -ENOSYS :
+	ret = ioctl(fd, PCIIOC_MMAP_IS_MEM) < 0 ? -EOPNOTSUPP :
 	      try_mmap(fd, bar->start, true);
 	VFIO_ASSERT_EQ(close(fd), 0);
 
@@ -1517,7 +1517,7 @@ static const char *result_name(int ret)
 		{ -EPERM, "EPERM" }, { -EINVAL, "EINVAL" }, { -ENOENT, "ENOENT" },
 		{ -ENODEV, "ENODEV" }, { -EACCES, "EACCES" }, { -EBUSY, "EBUSY" },
 		{ -EIO, "EIO" }, { -EFAULT, "EFAULT" }, { -ENXIO, "ENXIO" },
-		{ -EOPNOTSUPP, "EOPNOTSUPP" }, { -ENOTTY, "ENOTTY" }, { -ENOSYS, "ENOSYS" },
+		{ -EOPNOTSUPP, "EOPNOTSUPP" }, { -ENOTTY, "ENOTTY" },
 	};
 	u32 i;
 
@@ -1725,12 +1725,16 @@ TEST(transcript)
 		if (result[i][row->vfio || row->dmabuf ? CASE_NORMAL : CASE_NOT_OPEN] ==
 		    NOT_APPLICABLE)
 			continue;
-		if (row->try == try_procfs && result[i][CASE_NOT_OPEN] == -ENOSYS)
+		if (row->try == try_procfs && result[i][CASE_NOT_OPEN] == -EOPNOTSUPP)
 			continue;
 		EXPECT_EQ(0, result[i][row->vfio || row->dmabuf ? CASE_NORMAL :
 								  CASE_NOT_OPEN])
 			TH_LOG("%s", row->name);
 	}
+
+	/* That nothing can be closed is tested, what it would close is not. */
+	if (!strict && __test_passed(_metadata))
+		SKIP(return, "This kernel does not keep root from claimed memory");
 }
 
 /* A container would keep what it has mapped. */

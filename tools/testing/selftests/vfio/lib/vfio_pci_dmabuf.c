@@ -178,6 +178,30 @@ int __vfio_pci_set_power_state(struct vfio_pci_device *device, u8 state)
 	return 0;
 }
 
+bool vfio_pci_no_soft_reset(struct vfio_pci_device *device)
+{
+	u8 pos = vfio_pci_find_cap(device, PCI_CAP_ID_PM);
+
+	return !pos || vfio_pci_config_readw(device, pos + PCI_PM_CTRL) &
+		       PCI_PM_CTRL_NO_SOFT_RESET;
+}
+
+int __vfio_pci_config_flr(struct vfio_pci_device *device)
+{
+	u8 pos = vfio_pci_find_cap(device, PCI_CAP_ID_EXP);
+	u16 ctrl;
+
+	if (!pos || !(vfio_pci_config_readl(device, pos + PCI_EXP_DEVCAP) &
+		      PCI_EXP_DEVCAP_FLR))
+		return -ENOENT;
+
+	ctrl = vfio_pci_config_readw(device, pos + PCI_EXP_DEVCTL);
+	vfio_pci_config_writew(device, pos + PCI_EXP_DEVCTL,
+			       ctrl | PCI_EXP_DEVCTL_BCR_FLR);
+
+	return 0;
+}
+
 int __vfio_pci_bar_access(struct vfio_pci_device *device, u32 bar, u64 offset,
 			  void *buf, size_t size, bool write)
 {
@@ -294,20 +318,41 @@ int pci_sysfs_write(const char *bdf, const char *attr, const char *val)
 	return ret;
 }
 
-u16 pci_sysfs_command(const char *bdf)
+static int pci_sysfs_config_open(const char *bdf, int flags)
 {
 	char path[PATH_MAX];
-	u16 command;
 	int fd;
 
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
-	fd = open(path, O_RDONLY);
+	fd = open(path, flags);
 	VFIO_ASSERT_GE(fd, 0);
-	VFIO_ASSERT_EQ(pread(fd, &command, sizeof(command), PCI_COMMAND),
-		       sizeof(command));
+
+	return fd;
+}
+
+u32 pci_sysfs_config_read(const char *bdf, off_t pos, size_t size)
+{
+	int fd = pci_sysfs_config_open(bdf, O_RDONLY);
+	u32 val = 0;
+
+	/* Config space is little-endian, as are all who run this. */
+	VFIO_ASSERT_EQ(pread(fd, &val, size, pos), size);
 	VFIO_ASSERT_EQ(close(fd), 0);
 
-	return command;
+	return val;
+}
+
+void pci_sysfs_config_write(const char *bdf, off_t pos, u32 val, size_t size)
+{
+	int fd = pci_sysfs_config_open(bdf, O_WRONLY);
+
+	VFIO_ASSERT_EQ(pwrite(fd, &val, size, pos), size);
+	VFIO_ASSERT_EQ(close(fd), 0);
+}
+
+u16 pci_sysfs_command(const char *bdf)
+{
+	return pci_sysfs_config_read(bdf, PCI_COMMAND, sizeof(u16));
 }
 
 int pci_inject_error(const char *bdf, u32 uncor_status)

@@ -54,6 +54,18 @@ void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable);
 int __vfio_pci_set_power_state(struct vfio_pci_device *device, u8 state);
 
 /*
+ * Does the device keep its registers from D3hot to D0?  Also yes if it does not
+ * have these states.
+ */
+bool vfio_pci_no_soft_reset(struct vfio_pci_device *device);
+
+/*
+ * A function level reset by the PCI Express capability.  The "__" variant returns
+ * -ENOENT if the device has none.
+ */
+int __vfio_pci_config_flr(struct vfio_pci_device *device);
+
+/*
  * Access a BAR by read and write on the device's fd, so that no mapping of it
  * is needed.
  */
@@ -91,6 +103,10 @@ int pci_sysfs_write(const char *bdf, const char *attr, const char *val);
  * while a reset goes on.
  */
 u16 pci_sysfs_command(const char *bdf);
+
+/* Any other register, in the same way, or write to it behind VFIO's back. */
+u32 pci_sysfs_config_read(const char *bdf, off_t pos, size_t size);
+void pci_sysfs_config_write(const char *bdf, off_t pos, u32 val, size_t size);
 
 /*
  * Have AER find these errors, PCI_ERR_UNC_*, in a device; 0 or a negative errno.
