@@ -7,7 +7,7 @@
 # ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
 # PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
 # (make refresh), DEPS=skip, DOC= (make bench), GROUP= (make profile),
-# VARIANTS= and UNPATCHED=1 (make demo-vmm).
+# VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo-vmm: patched kernel -> patched QEMU -> Linux guest with igb, nvme,
-# ivshmem and edu assigned. VARIANTS="on unmappable off stock" picks the runs,
-# "trap" is another: lab/vmm/run.
-# VARIANTS="bench on off": what a BAR of 256 GiB costs, instead.
-# UNPATCHED=1: the patched binary and Debian's on the kernel without the series,
-# too, and whether Debian's notices which kernel it is on.
+# ivshmem and edu assigned. Then the patched binary and Debian's on the kernel
+# without the series, and whether Debian's notices which kernel it is on.
+# VARIANTS="on unmappable off stock" picks the runs, "trap" is another: lab/vmm/run.
+# With it the kernel without the series is left out, unless UNPATCHED=1.
+# VARIANTS="bench on off type1": what a BAR of 256 GiB costs, instead.
 # GUEST_KERNEL= is a kernel for the guest instead of one built here.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
@@ -21,6 +21,8 @@ data=$BUILD/vmm
 cpio=$BUILD/vmm.cpio
 root=$BUILD/root-vmm
 file_size=256K
+UNPATCHED=${UNPATCHED:-$([ -n "${VARIANTS:-}" ] || echo 1)}
+[ "$UNPATCHED" = 1 ] || UNPATCHED=
 variants=${VARIANTS:-on unmappable off stock}
 machine=vmm
 case $variants in bench*) machine=vmmbench ;; esac
