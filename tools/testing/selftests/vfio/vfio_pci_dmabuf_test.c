@@ -778,6 +778,20 @@ static int export_in_d3hot_lost(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
 	return fd;
 }
 
+/* Waking is not enough for a device that does not decode: the user sets it up. */
+static void wake_and_set_up(struct __test_metadata *const _metadata,
+			    FIXTURE_DATA(vfio_pci_dmabuf_test) *self, int fd)
+{
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
+	EXPECT_HW_DECODE(false);
+	EXPECT_REVOKED(self, fd);
+
+	vfio_pci_set_memory_decode(self->device, true);
+	EXPECT_HW_DECODE(true);
+	EXPECT_LIVE(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
 TEST_F(vfio_pci_dmabuf_test, d3hot_lost)
 {
 	int fd = export_in_d3hot_lost(self);
@@ -834,14 +848,7 @@ TEST_F(vfio_pci_dmabuf_test, d3hot_lost_sysfs_reset)
 	ASSERT_EQ(0, __vfio_pci_config_flr(self->device));
 	EXPECT_REVOKED(self, fd);
 	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 3));
-	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
-	EXPECT_HW_DECODE(false);
-	EXPECT_REVOKED(self, fd);
-
-	vfio_pci_set_memory_decode(self->device, true);
-	EXPECT_HW_DECODE(true);
-	EXPECT_LIVE(self, fd);
-	ASSERT_EQ(0, close(fd));
+	wake_and_set_up(_metadata, self, fd);
 }
 
 /* What is written in D3hot goes with the registers, what was before comes back. */
@@ -855,14 +862,7 @@ TEST_F(vfio_pci_dmabuf_test, d3hot_lost_write)
 	vfio_pci_set_memory_decode(self->device, false);
 	fd = export_in_d3hot(self);
 	vfio_pci_set_memory_decode(self->device, true);
-	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 0));
-	EXPECT_HW_DECODE(false);
-	EXPECT_REVOKED(self, fd);
-
-	vfio_pci_set_memory_decode(self->device, true);
-	EXPECT_HW_DECODE(true);
-	EXPECT_LIVE(self, fd);
-	ASSERT_EQ(0, close(fd));
+	wake_and_set_up(_metadata, self, fd);
 }
 
 TEST_F(vfio_pci_dmabuf_test, low_power)
