@@ -15,6 +15,8 @@
 . "$(dirname "$0")/../scripts/common.sh"
 # shellcheck source=lab/table.sh
 . "$TOP/lab/table.sh"
+# shellcheck source=scripts/worktree.sh
+. "$TOP/scripts/worktree.sh"
 
 dir=$BUILD/test/demo-vmm
 data=$BUILD/vmm
@@ -24,6 +26,8 @@ file_size=256K
 UNPATCHED=${UNPATCHED:-$([ -n "${VARIANTS:-}" ] || echo 1)}
 [ "$UNPATCHED" = 1 ] || UNPATCHED=
 variants=${VARIANTS:-on unmappable off stock}
+# What Debian's does is compared between the kernels.
+[ -z "$UNPATCHED" ] || [[ " $variants " == *" stock "* ]] || variants+=" stock"
 machine=vmm
 case $variants in bench*) machine=vmmbench ;; esac
 
@@ -57,7 +61,7 @@ overlay() {
 	cp "$BUILD/obj/qemu/qemu-system-x86_64" "$root/vmm/qemu"
 	strip "$root/vmm/qemu"
 	stock=
-	case " $variants ${UNPATCHED:+stock} " in
+	case " $variants " in
 	*" stock "*)
 		stock=$(command -v qemu-system-x86_64)
 		cp -L "$stock" "$root/vmm/stock" ;;
@@ -117,15 +121,12 @@ boot() {
 	program_succeeded "$dir"
 }
 
-# The base, built in a work tree of its own: "git checkout" in one that is shared
-# would make all objects old.
+# The base, built in a work tree of its own: in the one of make check, each
+# checkout would make all objects old.
 unpatched_kernel() {
-	local tree=$BUILD/linux-base
-	if [ ! -e "$tree/.git" ]; then
-		tgit worktree prune
-		tgit worktree add -q --detach "$tree" refs/tags/base
-	fi
-	TREE=$tree OBJ=$(objdir x86 unpatched) "$TOP/scripts/build.sh"
+	STEP=$TREE-base
+	step_checkout refs/tags/base
+	TREE=$STEP OBJ=$(objdir x86 unpatched) "$TOP/scripts/build.sh"
 	"$TOP/lab/initramfs.sh" x86 unpatched
 }
 
@@ -148,11 +149,11 @@ compare_kernels() {
 if [ -z "${SKIP_BUILD:-}" ] || [ ! -f "$BUILD/initramfs-x86-$FLAVOUR.cpio" ]; then
 	build_machine x86 "$FLAVOUR"
 fi
-[ -z "${UNPATCHED:-}" ] || unpatched_kernel
+[ -z "$UNPATCHED" ] || unpatched_kernel
 prepare
 
 # shellcheck disable=SC2086
 boot "$FLAVOUR" "$dir" $variants
-[ -n "${UNPATCHED:-}" ] || exit 0
+[ -n "$UNPATCHED" ] || exit 0
 boot unpatched "$dir/unpatched" unpatched auto stock
 compare_kernels
