@@ -2,17 +2,20 @@
 #
 # Front door of the repository: every target is one script.
 #
-# Variables: ARCH=x86|arm64, DEBUG=1, KERNEL_SRC= (tarball, tree or git
+# Variables: ARCH=x86|arm64|riscv, DEBUG=1, KERNEL_SRC= (tarball, tree or git
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
 # ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
-# PROFILE= (machine of make shell), FAST=1 and FULL=1 (make check), CHECK=1
-# (make refresh), DEPS=skip, DOC= (make bench), GROUP= (make profile),
-# VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm).
+# PROFILE= (machine of make shell), TOPIC= (make check, make series), FAST=1 and
+# FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
+# BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
+# version of the kernel), DEPS=skip, DOC= (make bench), GROUP= (make profile),
+# VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED
+export TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
 
-.PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check series objdiff
+.PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check hooks series objdiff
 
 help:
 	@echo 'Revocable device memory for Linux: the series and its lab'
@@ -25,15 +28,17 @@ help:
 	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document'
 	@echo '  make profile   where the instructions of make bench go; GROUP= of its figures'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
-	@echo '  make build     the kernel alone (ARCH=x86|arm64, DEBUG=1)'
+	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1)'
 	@echo '  make deps      install the Debian packages all this needs'
 	@echo
 	@echo '  make qemu      QEMU with clients/qemu applied, in build/qemu'
-	@echo '  make tree      Linux with the series, one commit per patch, in build/linux'
+	@echo '  make tree      Linux with the series, a commit per patch, a branch per topic, in build/linux'
 	@echo '  make refresh   the way back: commits of build/linux to patches/ and files'
-	@echo '  make check     checkpatch, kernel-doc, each step with W=1 and sparse (FAST=1: no builds)'
+	@echo '  make check     checkpatch, kernel-doc, documentation, MAINTAINERS, each step with W=1'
+	@echo '                 and sparse (FAST=1: no builds); TOPIC=NN-topic keeps to one topic'
+	@echo '  make hooks     how much of the kernel'"'"'s own files each topic changes'
 	@echo '  make objdiff   with the feature off, which functions differ from the base?'
-	@echo '  make series    mails to send, in build/series'
+	@echo '  make series    mails to send, in build/series; TOPIC=NN-topic keeps to one topic'
 
 deps:
 	@scripts/deps.sh
@@ -47,13 +52,13 @@ refresh:
 build: tree
 	@scripts/build.sh
 
-test: tree
+test:
 	@lab/run.sh ci
 
-test-all: tree
+test-all:
 	@lab/run.sh all
 
-demo: tree
+demo:
 	@lab/demo.sh
 
 bench: tree
@@ -73,6 +78,9 @@ shell: tree
 
 check: tree
 	@scripts/check.sh
+
+hooks: tree
+	@scripts/hooks.sh
 
 series: tree
 	@scripts/series.sh

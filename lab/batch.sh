@@ -19,7 +19,11 @@ table "$arch" "$flavour" "$profile" "$tier" >"$dir/list"
 n=0
 plan=$(($(wc -l <"$dir/list") + 1))
 echo "1..$plan"
+cpu_now
+before=$cpu_seconds start=$SECONDS
 "$TOP/lab/boot.sh" "$arch" "$flavour" "$profile" "$dir/list" "$dir" || true
+cpu_now
+awk -v a="$before" -v b="$cpu_seconds" -v w=$((SECONDS - start)) 'BEGIN { print b - a, w }' >"$dir/cpu"
 touch "$dir"/{console,tests}.log
 
 # What a kselftest program printed about the cases that failed.

@@ -29,11 +29,11 @@ x86)
 	QEMU+=(-serial "file:$dir/console.log" -serial "file:$dir/tests.log")
 	CMDLINE+=" lab.out=/dev/ttyS1"
 	;;
-arm64)
+arm64 | riscv)
 	# The virt machine has one port for us: the tests' is a virtio one.
-	kernel=$obj/arch/arm64/boot/Image
+	kernel=$obj/arch/$arch/boot/Image
 	QEMU+=(-serial "file:$dir/console.log" -chardev "file,id=out,path=$dir/tests.log"
-	       -device virtio-serial-pci -device virtconsole,chardev=out)
+	       -device virtio-serial-pci,addr=2 -device virtconsole,chardev=out)
 	CMDLINE+=" lab.out=/dev/hvc0"
 	;;
 esac

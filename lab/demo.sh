@@ -14,11 +14,17 @@ dir=$BUILD/test/demo
 mkdir -p "$dir"
 table "$ARCH" "$FLAVOUR" demo demo >"$dir/list"
 [ -s "$dir/list" ] || die "lab/tests.tab has no demo line for $ARCH, $FLAVOUR: not there yet"
-build_machine "$ARCH" "$FLAVOUR"
+phases_begin
+phase "packages of this machine" "$TOP/scripts/deps.sh"
+phase "the tree" "$TOP/scripts/tree.sh"
+MINIMAL=1 phase "kernel" "$TOP/scripts/build.sh"
+export PROGRAMS_OF=demo
+phase "its program" "$TOP/scripts/selftests.sh"
+"$TOP/lab/initramfs.sh" "$ARCH" "$FLAVOUR"
 
 say "==> booting"
 : >"$dir/tests.log"
-"$TOP/lab/boot.sh" "$ARCH" "$FLAVOUR" demo "$dir/list" "$dir" &
+phase "the machine" "$TOP/lab/boot.sh" "$ARCH" "$FLAVOUR" demo "$dir/list" "$dir" &
 pid=$!
 # The seed is a line that every KVM selftest begins with.
 tail -q -n +1 -F --pid="$pid" "$dir/tests.log" 2>/dev/null | stdbuf -o0 tr -d '\r' |
@@ -28,4 +34,5 @@ program_succeeded "$dir"
 found=$(tr -d '\r' <"$dir/console.log" | grep -E "$SPLATS" | head -n 5 || true)
 [ -z "$found" ] || die "the kernel complained (${dir#"$TOP"/}/console.log):
 $found"
+phase_table
 say "transcript: ${dir#"$TOP"/}/transcript.txt"

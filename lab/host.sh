@@ -5,6 +5,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=scripts/apply.sh
+. "$TOP/scripts/apply.sh"
 exec > >(tee "$BUILD/test/host.tap")
 
 n=0
@@ -63,9 +65,9 @@ in_maintainers() {
 broken_patch_is_refused() (
 	copy=$(mktemp -d)
 	trap 'rm -rf "$copy"' EXIT
-	mkdir "$copy/patches"
+	mkdir -p "$copy/patches/01-topic"
 	cp -r "$TOP/scripts" "$copy/"
-	cat >"$copy/patches/0001-broken.patch" <<-'EOF'
+	cat >"$copy/patches/01-topic/0001-broken.patch" <<-'EOF'
 		From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
 		From: nobody <nobody@localhost>
 		Subject: [PATCH] broken
@@ -88,11 +90,31 @@ broken_patch_is_refused() (
 		echo "it was taken: $out"
 		exit 1
 	fi
-	grep -q '0001-broken.patch does not apply' <<<"$out" || { echo "not named: $out"; exit 1; }
+	grep -q '01-topic/0001-broken.patch does not apply' <<<"$out" || { echo "not named: $out"; exit 1; }
 	[ "$(git -C "$copy/linux" rev-parse HEAD)" = "$(git -C "$copy/linux" rev-parse base)" ] || { echo "HEAD moved"; exit 1; }
 	[ "$(tgit rev-parse HEAD)" = "$before" ]
 )
 
+# The mails as somebody else would take them. In a tree of only the files that
+# they touch: git am looks at no others.
+mails_give_the_tree() (
+	copy=$(mktemp -d)
+	trap 'rm -rf "$copy"' EXIT
+	export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@localhost GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@localhost
+	find "$TOP/patches" -name '*.patch' -print0 | xargs -r0 sed -n 's,^diff --git a/.* b/,,p' |
+		LC_ALL=C sort -u >"$copy/touched"
+	touched() { tgit ls-tree -r "$1" --full-tree | LC_ALL=C awk -F '\t' 'NR == FNR { on[$1] = 1; next } $2 in on' "$copy/touched" -; }
+	git clone -q --shared --no-checkout "$TREE" "$copy/linux"
+	cd "$copy/linux"
+	touched refs/tags/base | git update-index --index-info
+	git update-ref refs/heads/am "$(git commit-tree -m base "$(git write-tree)")"
+	git symbolic-ref HEAD refs/heads/am
+	git checkout -q -f am
+	git am -q "$TOP"/patches/*/*.patch
+	diff <(git ls-tree -r HEAD) <(touched HEAD)
+)
+
+try "git am of all mails gives the tree" mails_give_the_tree
 try "tree, then refresh, changes nothing" "$TOP/scripts/refresh.sh" --check
 try "a patch that does not apply is named and leaves nothing half done" broken_patch_is_refused
 try "no overlay file is a file of the base" no_foreign_files

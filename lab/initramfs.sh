@@ -7,6 +7,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
 
 arch=$1 flavour=$2
 obj=$(objdir "$arch" "$flavour")
@@ -20,6 +22,7 @@ x86) busybox=/bin/busybox ;;
 *)
 	foreign_packages "$arch"
 	busybox=$(foreign_root "$arch")/bin/busybox
+	[ -x "$busybox" ] || busybox=$(foreign_root "$arch")/usr/bin/busybox
 	;;
 esac
 [ -x "$busybox" ] || die "no $busybox"
@@ -34,8 +37,7 @@ while read -r prog; do
 	src=$BUILD/selftests/$arch/$prog
 	[ -x "$src" ] || die "no test program $src"
 	install -D -m 755 "$src" "$root/tests/$prog"
-done < <(awk -v arch="$arch" '!/^#/ && NF >= 7 && ("," $2 ",") ~ ("," arch ",") && $7 ~ /\// { print $7 }' \
-	"$TOP/lab/tests.tab" | sort -u)
+done < <(table_programs "$arch")
 
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) >"$out.part"
 mv "$out.part" "$out"

@@ -155,13 +155,25 @@ machine() {
 		QEMU+=(-device intel-iommu,intremap=on,aw-bits=48)
 		# The boot-time check counts timer interrupts in emulated time,
 		# and panics when the host is too busy to deliver enough.
-		CMDLINE="console=ttyS0 loglevel=5 panic=-1 intel_iommu=on no_timer_check"
+		# Only guests plug and unplug (guest.config).
+		CMDLINE="console=ttyS0 loglevel=5 panic=-1 intel_iommu=on no_timer_check acpiphp.disable=1"
 		;;
 	arm64)
 		mem=3G
 		QEMU=(qemu-system-aarch64 -accel "$acc" -cpu max
 		      -M virt,virtualization=on,gic-version=3,iommu=smmuv3)
 		CMDLINE="console=ttyAMA0 loglevel=5 panic=-1"
+		;;
+	riscv)
+		mem=3G
+		# AIA gives the machine MSIs, and KVM an interrupt controller of its
+		# own with files for two guests on each CPU. The IOMMU has to let MSIs
+		# through, and cannot isolate them.
+		QEMU=(qemu-system-riscv64 -accel "$acc" -cpu rv64,h=true,svpbmt=true
+		      -M virt,aia=aplic-imsic,aia-guests=2
+		      -bios "${OPENSBI:-/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin}"
+		      -device '{"driver":"virtio-iommu-pci","addr":"1","reserved-regions":["0x28000000:0x2800ffff:1"]}')
+		CMDLINE="console=ttyS0 loglevel=5 panic=-1 iommufd.allow_unsafe_interrupts=1"
 		;;
 	*) die "no machine for $arch" ;;
 	esac

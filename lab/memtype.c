@@ -41,6 +41,12 @@ struct kvm_dmabuf_page {
 	bool writable;
 };
 
+struct kvm_pfn_memtype {
+	bool known;
+	bool mmio;
+	bool cached;
+};
+
 struct kvm_memory_slot {
 	bool revoked;
 	struct kvm_dmabuf_page page;
@@ -57,6 +63,28 @@ static bool kvm_arch_has_noncoherent_dma(struct kvm *kvm)
 static bool kvm_check_has_quirk(struct kvm *kvm, int quirk)
 {
 	return kvm->quirks & quirk;
+}
+
+static bool kvm_slot_is_dmabuf(const struct kvm_memory_slot *slot)
+{
+	return true;
+}
+
+static bool kvm_memtype_is_known(struct kvm_pfn_memtype memtype)
+{
+	return memtype.known;
+}
+
+static bool kvm_memtype_is_cached(struct kvm_pfn_memtype memtype)
+{
+	return memtype.cached;
+}
+
+/* What the pfn of other memory looks like. */
+static bool kvm_is_mmio_pfn(kvm_pfn_t pfn, int *is_host_mmio)
+{
+	nr_warnings++;
+	return false;
 }
 
 static int kvm_dmabuf_get_pfn(struct kvm *kvm, const struct kvm_memory_slot *slot,
@@ -113,11 +141,12 @@ int main(void)
 					.wc = cases[i].wc,
 				},
 			};
-			int is_mmio = -1;
+			struct kvm_pfn_memtype memtype =
+				kvm_dmabuf_memtype(&vcpu, &slot, 0, 42);
+			bool is_mmio = memtype.mmio;
 			u8 want = k ? cases[i].honoured : cases[i].ignored;
 			u8 got = vmx_get_mt_mask(&vcpu, 0,
-						 kvm_is_uncached_dmabuf(&vcpu, &slot, 0, 42,
-									&is_mmio));
+						 kvm_is_uncached_pfn(42, memtype, NULL));
 
 			if (got == want && is_mmio == cases[i].is_mmio)
 				continue;

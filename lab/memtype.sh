@@ -21,7 +21,9 @@ cut_out() { # FILE FUNCTION: from its first line to its closing brace
 {
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_ignore_guest_pat
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_get_mt_mask
-	cut_out arch/x86/kvm/mmu/spte.c kvm_is_uncached_dmabuf
+	cut_out arch/x86/kvm/mmu/dmabuf.c page_memtype
+	cut_out arch/x86/kvm/mmu/dmabuf.c kvm_dmabuf_memtype
+	cut_out arch/x86/kvm/mmu/spte.c kvm_is_uncached_pfn
 } >"$dir/memtype-functions.h"
 gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/memtype" "$TOP/lab/memtype.c"
 "$dir/memtype"

@@ -20,7 +20,7 @@ build_machine "$ARCH" "$FLAVOUR"
 obj=$(objdir "$ARCH" "$FLAVOUR")
 machine "$ARCH" "${PROFILE:-pci}"
 kernel=$obj/arch/x86/boot/bzImage
-[ "$ARCH" != arm64 ] || kernel=$obj/arch/arm64/boot/Image
+[ "$ARCH" = x86 ] || kernel=$obj/arch/$ARCH/boot/Image
 initrd=$BUILD/initramfs-$ARCH-$FLAVOUR.cpio
 QEMU+=(-kernel "$kernel" -append "$CMDLINE lab.shell")
 if [ -z "$commands" ]; then

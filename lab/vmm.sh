@@ -7,7 +7,8 @@
 # VARIANTS="on unmappable off stock" picks the runs, "trap" is another: lab/vmm/run.
 # With it the kernel without the series is left out, unless UNPATCHED=1.
 # VARIANTS="bench on off type1": what a BAR of 256 GiB costs, instead.
-# GUEST_KERNEL= is a kernel for the guest instead of one built here.
+# GUEST_KERNEL= is a kernel for the guest instead of the release kernel, with
+# the drivers built in.
 # vmm.sh prepare: only build what it needs, as build/vmm.cpio and build/vmm/
 # (the file to fetch, the disk): for the lines of tests.tab with that machine.
 
@@ -51,6 +52,10 @@ guest_initrd() {
 	install -m 755 "$TOP/lab/vmm/dhcp-script" "$g/bin/dhcp-script"
 	gcc -O2 -Wall -static -o "$g/bin/devtool" "$TOP/lab/vmm/devtool.c"
 	sha256sum <"$data/tftp/file" | cut -c 1-64 >"$g/file.sha256"
+	# igb, nvme and what they need, with the list that modprobe reads.
+	(cd "$(objdir x86 release)/lab.modules" && sed -nE 's/^[^:]*\/(igb|nvme)\.ko: */&/p' lib/modules/*/modules.dep |
+		tr -d : | tr ' ' '\n' | LC_ALL=C sort -u |
+		sed "s,^,$(echo lib/modules/*)/," | xargs -r cp --parents -t "$g" lib/modules/*/modules.dep)
 	(cd "$g" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet) | gzip -1 >"$1"
 }
 
@@ -74,7 +79,7 @@ overlay() {
 			[ ! -f "$d/$f" ] || { cp -L "$d/$f" "$root/vmm/share/"; break; }
 		done
 	done
-	cp "${GUEST_KERNEL:-$(objdir x86 guest)/arch/x86/boot/bzImage}" "$root/vmm/bzImage"
+	cp "${GUEST_KERNEL:-$(objdir x86 release)/arch/x86/boot/bzImage}" "$root/vmm/bzImage"
 	guest_initrd "$root/vmm/initrd"
 	install -m 755 "$TOP/lab/vmm/run" "$root/vmm/run"
 	mkdir "$root/lab"
@@ -92,7 +97,8 @@ overlay() {
 
 prepare() {
 	"$TOP/scripts/qemu.sh"
-	[ -n "${GUEST_KERNEL:-}" ] || "$TOP/lab/guest.sh"
+	[ -n "${GUEST_KERNEL:-}" ] || [ -n "${SKIP_BUILD:-}" ] ||
+		ARCH=x86 DEBUG='' GUEST=1 "$TOP/scripts/build.sh"
 	mkdir -p "$data/tftp"
 	head -c "$file_size" /dev/urandom >"$data/tftp/file"
 	rm -f "$data/disk"

@@ -1,58 +1,79 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# apply_series REF: turn patches/ and the overlay into commits on top of
-# refs/tags/base, one per patch, and set REF to the last one.
+# The series is made of topics: folders patches/NN-topic of mails, NNNN-*.patch
+# from 0001 on, beside a cover letter, cover.txt (subject, empty line, text).
+# Lexical order is the order in which they apply: what git am
+# patches/*/*.patch does on the base. In the tree a topic is a branch of its
+# folder's name, at its last commit.
 #
-# The commits are made in a private index. No work tree is touched, and REF
-# moves only once every patch went in: there is no half-done state.
+# apply_series: turn patches/ into commits on top of refs/tags/base, one a
+# patch, and print "TOPIC COMMIT" for each, COMMIT being the topic's last.
 #
-# A patch is a mail as git knows it. Between "---" and the diff it names the
-# new files it brings, one "New-file: PATH" line each; their content is the
-# file of that path in this repository. Every overlay file belongs to exactly
-# one patch. Identity and dates are fixed, so the same patches make the same
-# commit ids everywhere.
+# The commits are made in a private index. No work tree and no reference is
+# touched: there is no half-done state. Identity and dates are fixed, so the
+# same patches make the same commit ids everywhere.
 
 SERIES_NAME='Revocable device memory series'
 SERIES_MAIL='series@localhost'
 
-# Every New-file: line of the patches.
-new_files() {
-	find "$TOP/patches" -name '*.patch' -exec sed -n '/^diff --git /q; s/^New-file: //p' {} \; | LC_ALL=C sort
+# What a reader can be sent at once.
+TOPIC_MAX=15
+
+# The topics of patches/, in order.
+topics() {
+	find "$TOP/patches" -mindepth 1 -maxdepth 1 -type d -name '[0-9][0-9]-*' -printf '%f\n' | LC_ALL=C sort
 }
 
-check_ownership() {
-	local dup lost
-	dup=$(new_files | uniq -d)
-	[ -z "$dup" ] || die "new files named by more than one patch: $dup"
-	lost=$(LC_ALL=C comm -23 <(overlay_files) <(new_files))
-	[ -z "$lost" ] || die "overlay files that no patch brings in (add a New-file: line, or commit them in the tree and run make refresh): $lost"
+# The topics that TOPIC= means, by name or number: all when it is not set.
+wanted_topics() {
+	local found
+	[ -n "${TOPIC:-}" ] || { topics; return; }
+	found=$(topics | grep -xE -- "$TOPIC|$TOPIC-.*") || die "TOPIC=$TOPIC: patches/ has $(topics | tr '\n' ' ')"
+	printf '%s\n' "$found"
+}
+
+# Branches of the tree that are topics.
+topic_branches() {
+	tgit for-each-ref --format='%(refname:short) %(objectname)' 'refs/heads/[0-9][0-9]-*' | LC_ALL=C sort
+}
+
+# Every file that the patches bring in.
+new_files() {
+	find "$TOP/patches" -name '*.patch' -print0 | xargs -r0 awk '
+		/^diff --git / { f = $NF; sub(/^b\//, "", f) }
+		/^new file mode / { print f }' | LC_ALL=C sort -u
+}
+
+# Folders and names are as git am will see them.
+check_layout() {
+	local topic patch n lost
+	lost=$(find "$TOP/patches" -name '*.patch' -printf '%P\n' | grep -vE '^[0-9]{2}-[^/]+/[0-9]{4}-[^/]+\.patch$' || true)
+	[ -z "$lost" ] || die "patches/ has patches that are in no topic, or have no number: $lost"
+	for topic in $(topics); do
+		n=0
+		for patch in "$TOP/patches/$topic"/*.patch; do
+			[ -e "$patch" ] || die "patches/$topic has no patch"
+			n=$((n + 1))
+			[[ $(basename "$patch") == "$(printf '%04d' $n)"-* ]] ||
+				die "patches/$topic: where number $n is expected there is $(basename "$patch")"
+		done
+		[ $n -le $TOPIC_MAX ] || die "patches/$topic has $n patches; $TOPIC_MAX are the limit"
+	done
 }
 
 apply_one() {
-	local patch=$1 prev=$2 n=$3 tmp=$4 name blob mode f tree
-	name=$(basename "$patch")
-	git mailinfo -k -b --no-scissors "$tmp/body" "$tmp/diff" <"$patch" >"$tmp/info"
+	local patch=$1 prev=$2 n=$3 tmp=$4 name tree
+	name=${patch#"$TOP"/patches/}
+	git mailinfo --no-scissors "$tmp/body" "$tmp/diff" <"$patch" >"$tmp/info"
 	{
-		sed -n 's/^Subject: //p' "$tmp/info" | sed 's/^\[PATCH[^]]*\] //'
+		sed -n 's/^Subject: //p' "$tmp/info"
 		echo
 		cat "$tmp/body"
 	} >"$tmp/msg"
-
-	if grep -q '^diff --git ' "$tmp/diff"; then
-		tgit apply --cached --whitespace=nowarn "$tmp/diff" 2>"$tmp/err" ||
-			die "patch $name does not apply; the tree is as it was. git says:
+	tgit apply --cached --whitespace=nowarn "$tmp/diff" 2>"$tmp/err" ||
+		die "patch $name does not apply; the tree is as it was. git says:
 $(cat "$tmp/err")"
-	fi
-	while read -r f; do
-		[ -f "$TOP/$f" ] || die "patch $name brings $f, which is not in this repository"
-		tgit cat-file -e "$prev:$f" 2>/dev/null && die "patch $name brings $f, which the tree has already"
-		mode=100644
-		[ ! -x "$TOP/$f" ] || mode=100755
-		blob=$(tgit hash-object -w --no-filters -- "$TOP/$f")
-		tgit update-index --add --cacheinfo "$mode,$blob,$f"
-	done < <(sed -n '/^diff --git /q; s/^New-file: //p' "$tmp/diff")
-
 	tree=$(tgit write-tree)
 	[ "$tree" != "$(tgit rev-parse "$prev^{tree}")" ] || die "patch $name changes nothing"
 	export GIT_AUTHOR_DATE="$((1767225600 + n * 60)) +0000"
@@ -61,20 +82,32 @@ $(cat "$tmp/err")"
 }
 
 apply_series() (
-	ref=$1
 	tmp=$(mktemp -d)
 	trap 'rm -rf "$tmp"' EXIT
-	check_ownership
+	check_layout
 	export GIT_INDEX_FILE=$tmp/index
 	export GIT_AUTHOR_NAME=${AUTHOR_NAME:-$SERIES_NAME} GIT_AUTHOR_EMAIL=${AUTHOR_MAIL:-$SERIES_MAIL}
 	export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
 	head=$(tgit rev-parse 'refs/tags/base^{commit}')
 	tgit read-tree "$head"
 	n=0
-	for patch in "$TOP"/patches/*.patch; do
-		[ -e "$patch" ] || continue
-		n=$((n + 1))
-		head=$(apply_one "$patch" "$head" "$n" "$tmp")
+	for topic in $(topics); do
+		for patch in "$TOP/patches/$topic"/*.patch; do
+			n=$((n + 1))
+			head=$(apply_one "$patch" "$head" "$n" "$tmp")
+		done
+		echo "$topic $head"
 	done
-	tgit update-ref "$ref" "$head"
 )
+
+# series_files COMMIT: the files that the series adds to the base.
+series_files() {
+	tgit diff-tree -r --no-renames --diff-filter=A --name-only refs/tags/base "$1"
+}
+
+# What make tree and make refresh leave behind: patches/, HEAD and the topics
+# belong together.
+write_stamp() {
+	echo "$(series_hash) $(tgit rev-parse HEAD) $(topics_hash)"
+}
+topics_hash() { topic_branches | sha256sum | cut -c 1-16; }

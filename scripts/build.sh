@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make build [ARCH=x86|arm64] [DEBUG=1]: the kernel and its modules, out of
+# make build [ARCH=x86|arm64|riscv] [DEBUG=1]: the kernel and its modules, out of
 # tree, in build/obj/<arch>[-debug].
 
 # shellcheck source=scripts/common.sh
@@ -13,10 +13,11 @@ obj=$(objdir "$ARCH" "$FLAVOUR")
 case $ARCH in
 x86) image=arch/x86/boot/bzImage targets='bzImage modules' total=1860 ;;
 arm64) image=arch/arm64/boot/Image targets='Image modules' total=1900 ;;
-*) die "ARCH=$ARCH: x86 or arm64" ;;
+riscv) image=arch/riscv/boot/Image targets='Image modules' total=1600 ;;
+*) die "ARCH=$ARCH: x86, arm64 or riscv" ;;
 esac
 
-fragments=("$TOP"/lab/config/{base,"$ARCH",feature}.config)
+mapfile -t fragments < <(config_fragments "$ARCH")
 if [ "$FLAVOUR" = debug ]; then
 	fragments+=("$TOP/lab/config/debug.config")
 	[ ! -f "$TOP/lab/config/debug-$ARCH.config" ] || fragments+=("$TOP/lab/config/debug-$ARCH.config")
@@ -25,6 +26,19 @@ fi
 mkdir -p "$obj"
 exec 9>"$obj/lab.lock"
 flock 9
+# The release kernel of x86 can have less or more than the tests on it need.
+# MINIMAL=1: no more than make demo needs. GUEST=1: it boots in the guests of the
+# vmm machine, too. What it once had it keeps: nothing is built to and fro.
+if [ "$ARCH/$FLAVOUR" = x86/release ]; then
+	[ -z "${GUEST:-}" ] || touch "$obj/lab.guest"
+	[ ! -f "$obj/lab.guest" ] || fragments+=("$TOP/lab/config/guest.config")
+	[ -n "${MINIMAL:-}" ] || touch "$obj/lab.tests"
+	if [ ! -f "$obj/lab.tests" ]; then
+		mkdir -p "$obj/minimal"
+		grep -vE 'KUNIT|TEST|MOCK' "$TOP/lab/config/feature.config" >"$obj/minimal/feature.config"
+		fragments=("$TOP"/lab/config/{base,x86}.config "$obj/minimal/feature.config")
+	fi
+fi
 make_config "$obj" "$ARCH" "${fragments[@]}"
 # shellcheck disable=SC2086
 run_step "kernel, $ARCH, $FLAVOUR" "$LOGS/build-$ARCH-$FLAVOUR.log" $total \

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make check: what a reviewer runs. checkpatch --strict on each patch,
-# kernel-doc on the new files, then a build of every step of the series with
-# W=1 and sparse: a step that does not build, or that warns where the base
-# does not, is an error. At the end the whole kernel and the selftests are
-# linked. FAST=1 leaves the builds out, FULL=1 builds the whole kernel at each
-# step rather than the folders the series is about.
+# make check [TOPIC=NN-topic]: what a reviewer runs. checkpatch --strict on
+# each patch; kernel-doc, the documentation's syntax and MAINTAINERS for the
+# files it touches; then a build of every step, on all that is below it, with
+# W=1 and sparse: a step that does not build, or that warns where the base does
+# not, is an error. Without TOPIC= the whole kernel and the selftests are
+# linked at the end. FAST=1 leaves the builds out, FULL=1 builds the whole
+# kernel at each step rather than the folders the series is about.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -19,7 +20,14 @@
 
 fail=0
 complain() { fail=$((fail + 1)); say "FAILED: $*"; }
-mapfile -t commits < <(tgit rev-list --reverse refs/tags/base..HEAD)
+below=refs/tags/base commits=()
+topic_list=$(wanted_topics)
+while read -r topic end; do
+	if grep -qxF -- "$topic" <<<"$topic_list"; then
+		mapfile -t -O ${#commits[@]} commits < <(tgit rev-list --reverse "$below..$end")
+	fi
+	below=$end
+done < <(topic_branches)
 [ ${#commits[@]} -gt 0 ] || { say "check: no patches"; exit 0; }
 
 # What checkpatch gets wrong: its type of complaint, the file, the line; the
@@ -93,13 +101,76 @@ for c in "${commits[@]}"; do
 	fi
 done
 
-new=()
-while read -r f; do new+=("$TREE/$f"); done < <(tgit diff --no-renames --diff-filter=A --name-only refs/tags/base HEAD -- '*.[ch]' ':!tools/')
-if [ ${#new[@]} -gt 0 ]; then
-	kdoc=$(find "$TREE/scripts" "$TREE/tools/docs" -maxdepth 1 \( -name kernel-doc -o -name kernel-doc.py \) 2>/dev/null | head -n 1)
-	out=$("$kdoc" -none -Wall "${new[@]}" 2>&1) || true
-	[ -z "$out" ] && say "ok: kernel-doc of ${#new[@]} files" || { say "$out"; complain "kernel-doc"; }
-fi
+# What the patches touch, as it is after the last of them. What was there
+# before is to be no worse than it was.
+last=${commits[-1]}
+touched() { # PATHSPEC...
+	for c in "${commits[@]}"; do
+		tgit diff-tree -r --no-renames --no-commit-id --name-only "$c" -- "$@"
+	done | LC_ALL=C sort -u | while read -r f; do
+		! tgit cat-file -e "$last:$f" 2>/dev/null || echo "$f"
+	done
+}
+
+# no_worse WHAT FILE... -- COMMAND...: the command says of each file, given to
+# it by its path in a folder, what is wrong with it. Line numbers do not count.
+no_worse() {
+	local what=$1 files=() f out bad=0
+	shift
+	while [ "$1" != -- ]; do files+=("$1"); shift; done
+	shift
+	[ ${#files[@]} -gt 0 ] || return 0
+	for f in "${files[@]}"; do
+		mkdir -p "$tmp/new/$(dirname "$f")" "$tmp/old/$(dirname "$f")"
+		tgit cat-file blob "$last:$f" >"$tmp/new/$f"
+		tgit cat-file blob "refs/tags/base:$f" >"$tmp/old/$f" 2>/dev/null || rm -f "$tmp/old/$f"
+		out=$(cd "$tmp/new" && "$@" "$f" 2>&1) || true
+		[ -n "$out" ] || continue
+		if [ -f "$tmp/old/$f" ]; then
+			out=$(awk '{ k = $0; gsub(/:[0-9]+/, "", k) } FILENAME == ARGV[1] { old[k]++; next } old[k]-- <= 0' \
+				<(cd "$tmp/old" && "$@" "$f" 2>&1 || true) <(printf '%s\n' "$out"))
+		fi
+		[ -z "$out" ] || { say "$out"; bad=1; }
+	done
+	[ $bad -eq 0 ] && say "ok: $what of ${#files[@]} files" || complain "$what"
+}
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+kdoc=$(find "$TREE/scripts" "$TREE/tools/docs" -maxdepth 1 \( -name kernel-doc -o -name kernel-doc.py \) 2>/dev/null | head -n 1)
+mapfile -t files < <(touched '*.[ch]' ':!tools/')
+# VFIO's UAPI header opens every comment as if it were kernel-doc.
+kernel_doc() {
+	"$kdoc" -none -Wall "$1" 2>&1 | if [ "$1" = include/uapi/linux/vfio.h ]; then
+		sed "/This comment starts with '\/\*\*', but isn't a kernel-doc/,+1d"
+	else cat; fi
+}
+no_worse kernel-doc "${files[@]}" -- kernel_doc
+mapfile -t files < <(touched '*.rst')
+no_worse "syntax of the documentation" "${files[@]}" -- /usr/bin/python3 "$TOP/scripts/rstcheck.py"
+
+# get_maintainer.pl is to name somebody who knows the file, by the
+# MAINTAINERS that the series leaves behind.
+unmaintained() {
+	local catch_all=$'THE REST\nDOCUMENTATION\nKERNEL SELFTEST FRAMEWORK\nTRACING' f
+	mkdir -p "$tmp/lk/scripts"
+	tgit archive "$last" MAINTAINERS scripts/get_maintainer.pl .get_maintainer.ignore .mailmap \
+		COPYING CREDITS Kbuild Makefile README | tar -x -C "$tmp/lk"
+	# It looks for these to tell that it is in a kernel.
+	mkdir -p "$tmp"/lk/{Documentation,arch,include,drivers,fs,init,ipc,kernel,lib,scripts}
+	cd "$tmp/lk"
+	while read -r f; do
+		mkdir -p "$(dirname "$f")"
+		tgit cat-file blob "$last:$f" >"$f"
+		perl scripts/get_maintainer.pl --no-git --no-git-fallback --no-m --no-r --no-l --sections -f "$f" 2>&1 |
+			grep -vE '^([A-Z]:.*)?$' | grep -qvxF "$catch_all" || echo "$f"
+	done
+}
+mapfile -t files < <(touched . | while read -r f; do tgit cat-file -e "refs/tags/base:$f" 2>/dev/null || echo "$f"; done)
+out=
+[ ${#files[@]} -eq 0 ] || out=$(printf '%s\n' "${files[@]}" | unmaintained)
+[ -z "$out" ] && say "ok: MAINTAINERS has ${#files[@]} new files" || complain "no section of the kernel's MAINTAINERS has:
+$out"
 
 warnings() { # of a log, without line numbers
 	{ grep -E '(warning|error): ' "$1" || true; } | sed -E "s,$STEP/,,g; s,([a-z0-9_-]+/){3}(\.\./){3},,g; s,(\.\./)+,,g; s/:[0-9]+(:[0-9]+)?:/:/g" | LC_ALL=C sort -u
@@ -155,7 +226,7 @@ step_selftests() {
 # patches behind it, and of these only what the change touches.
 if [ -z "${FAST:-}" ]; then
 	obj=$BUILD/obj/check-$ARCH
-	fragments=("$TOP"/lab/config/{base,"$ARCH",feature}.config)
+	mapfile -t fragments < <(config_fragments "$ARCH")
 	for f in "$TOP/lab/config/check.config" "$TOP/lab/config/debug-$ARCH.config"; do
 		[ ! -f "$f" ] || fragments+=("$f")
 	done
@@ -193,8 +264,10 @@ if [ -z "${FAST:-}" ]; then
 
 	# Whether it links: vmlinux, and modpost of the modules, of the flavour
 	# that has everything in it. It is the object folder of make test.
-	DEBUG=1 "$TOP/scripts/build.sh" || complain "the series does not link"
-	"$TOP/scripts/selftests.sh" || complain "the selftests do not build"
+	if [ -z "${TOPIC:-}" ]; then
+		DEBUG=1 "$TOP/scripts/build.sh" || complain "the series does not link"
+		"$TOP/scripts/selftests.sh" || complain "the selftests do not build"
+	fi
 fi
 
 [ $fail -eq 0 ] || die "check: $fail complaints"

@@ -31,7 +31,8 @@ KSHA256=76df1affb19f24926949369be1d74b60071c963c598ce8780bddd4bbf0fc3bc4
 # In-tree folders that hold files this series adds.
 OVERLAY_DIRS=(Documentation arch drivers include samples tools virt)
 
-if [ -d /usr/lib/ccache ]; then
+# Where somebody uses ccache already. A cache that is empty costs time.
+if [ -d /usr/lib/ccache ] && { [ -d "${CCACHE_DIR:-${HOME:-}/.cache/ccache}" ] || [ -d "${HOME:-}/.ccache" ]; }; then
 	PATH=/usr/lib/ccache:$PATH
 fi
 
@@ -41,9 +42,52 @@ die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 objdir() { echo "${OBJ:-$BUILD/obj/$1$([ "$2" = release ] || echo "-$2")}"; }
 
-cross() { [ "$1" != arm64 ] || [ "$(uname -m)" = aarch64 ] || echo aarch64-linux-gnu-; }
+# The prefix of the compiler for an architecture, empty for this machine's own.
+cross() {
+	case $1,$(uname -m) in
+	arm64,aarch64 | riscv,riscv64) ;;
+	arm64,*) echo aarch64-linux-gnu- ;;
+	riscv,*) echo riscv64-linux-gnu- ;;
+	esac
+}
 
 elapsed() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+# phase NAME COMMAND...: run it; what it took of the processors, with all that it
+# started and waited for, is a line of $PHASES. phase_table prints them.
+PHASES=${PHASES:-$BUILD/log/phases}
+
+phases_begin() {
+	mkdir -p "$(dirname "$PHASES")"
+	: >"$PHASES"
+}
+
+# User and system time of the children so far, in seconds. times is of the
+# shell that runs it: no pipe, no $( ).
+cpu_seconds=
+cpu_now() {
+	local f
+	f=$(mktemp)
+	times >"$f"
+	cpu_seconds=$(awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); s += t[1] * 60 + t[2] } print s }' "$f")
+	rm -f "$f"
+}
+
+phase() {
+	local name=$1 before start=$SECONDS rc=0
+	shift
+	cpu_now
+	before=$cpu_seconds
+	"$@" || rc=$?
+	cpu_now
+	echo "$before $cpu_seconds $((SECONDS - start)) $name" >>"$PHASES"
+	return $rc
+}
+
+phase_table() {
+	awk '{ s = $2 - $1; sum += s; w = $3; $1 = $2 = $3 = ""; printf "%7.0f s of CPU, %4d s%s\n", s, w, $0 }
+	     END { printf "%7.0f s of CPU in all\n", sum }' "$PHASES" >&2
+}
 
 # run_step TITLE LOG TOTAL COMMAND...: run a long command with its output in
 # LOG, and say what is going on: how many files were built, of how many (the
@@ -143,14 +187,20 @@ apt_private() {
 foreign_root() { echo "$BUILD/dl/$1"; }
 
 foreign_packages() {
-	local arch=$1 dl=$BUILD/dl opts codename root deb
+	local arch=$1 dl=$BUILD/dl opts codename debarch root deb
 	root=$(foreign_root "$arch")
 	[ ! -e "$root/.complete" ] || return 0
 	# shellcheck disable=SC1091
 	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+	debarch=$arch
+	if [ "$arch" = riscv ]; then
+		debarch=riscv64
+		# The first release that has this architecture.
+		[ "$codename" != bookworm ] || codename=trixie
+	fi
 	say "==> fetching busybox-static and uuid-dev for $arch"
 	mapfile -t opts < <(apt_private "$dl/apt-$arch" "$codename")
-	opts+=(-o "APT::Architecture=$arch" -o "APT::Architectures=$arch" -o Dir::State::status=/dev/null)
+	opts+=(-o "APT::Architecture=$debarch" -o "APT::Architectures=$debarch" -o Dir::State::status=/dev/null)
 	apt-get "${opts[@]}" -qq update >&2 || die "apt-get update failed"
 	rm -rf "$root"
 	mkdir -p "$root/deb"

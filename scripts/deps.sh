@@ -12,14 +12,22 @@
 
 PACKAGES=(
 	git make gcc libc6-dev bc bison flex libelf-dev libssl-dev libcap-dev
-	uuid-dev cpio kmod rsync perl python3 python3-ply python3-git xz-utils ccache sparse
+	uuid-dev cpio kmod rsync perl python3 python3-ply python3-git python3-docutils xz-utils sparse
 	busybox-static
 )
 QEMU=(qemu-system-x86)
-[ "$ARCH" != arm64 ] || {
+case $ARCH in
+arm64)
 	PACKAGES+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 	QEMU+=(qemu-system-arm)
-}
+	;;
+riscv)
+	PACKAGES+=(gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
+	# A package of its own since the 10.0 of backports. Its firmware has to
+	# know the AIA interrupt controllers: from the same release.
+	QEMU+=(qemu-system-riscv opensbi)
+	;;
+esac
 
 command -v dpkg-query >/dev/null || die "not a Debian system: install what ${0##*/} lists by other means, then make with DEPS=skip"
 [ "${DEPS:-}" != skip ] || exit 0
@@ -27,7 +35,11 @@ command -v dpkg-query >/dev/null || die "not a Debian system: install what ${0##
 [ "$ARCH" = x86 ] || foreign_packages "$ARCH"
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = 'ii ' ]; }
-new_enough() { dpkg --compare-versions "${1:-0}" ge 1:9; }
+new_enough() { # PACKAGE VERSION
+	local min=1:9
+	[ "$1" != opensbi ] || min=1.3
+	dpkg --compare-versions "${2:-0}" ge "$min"
+}
 candidate() { apt-cache policy "$1" | sed -n 's/^  Candidate: //p'; }
 
 want=()
@@ -36,7 +48,7 @@ for p in "${PACKAGES[@]}"; do
 done
 qemu=()
 for p in "${QEMU[@]}"; do
-	installed "$p" && new_enough "$(dpkg-query -W -f '${Version}' "$p")" || qemu+=("$p")
+	installed "$p" && new_enough "$p" "$(dpkg-query -W -f '${Version}' "$p")" || qemu+=("$p")
 done
 [ $((${#want[@]} + ${#qemu[@]})) -gt 0 ] || exit 0
 
@@ -48,7 +60,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 backports=
 if [ ${#qemu[@]} -gt 0 ]; then
-	if new_enough "$(candidate "${qemu[0]}")"; then
+	if new_enough "${qemu[0]}" "$(candidate "${qemu[0]}")"; then
 		want+=("${qemu[@]}")
 		qemu=()
 	else

@@ -49,15 +49,16 @@ compare() {
 
 # Something that selects one of these makes make_config stop.
 sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/# \1 is not set/p' "$TOP/lab/config/feature.config" >"$save/off.config"
-arch=$TOP/lab/config/$ARCH.config
-compare off "the options of the series off" "$TOP/lab/config/base.config" "$arch" "$save/off.config"
+mapfile -t fragments < <(config_fragments "$ARCH" | grep -v /feature.config)
+cat "${fragments[@]}" >"$save/all.config"
+compare off "the options of the series off" "$save/all.config" "$save/off.config"
 
 # In the first comparison the base has its own way from VFIO to iommufd, which
 # the series takes out. Without dma-buf neither side has one.
 without='CONFIG_(VFIO_PCI_DMABUF|DMA_SHARED_BUFFER|SYNC_FILE|UDMABUF|DMABUF_HEAPS.*)='
-grep -vE "^$without" "$TOP/lab/config/base.config" >"$save/none.config"
+grep -vE "^$without" "$save/all.config" >"$save/none.config"
 {
-	grep -E "^$without" "$TOP/lab/config/base.config" | sed 's/^\([^=]*\)=.*/# \1 is not set/'
+	grep -E "^$without" "$save/all.config" | sed 's/^\([^=]*\)=.*/# \1 is not set/'
 	cat "$save/off.config"
 } >"$save/none-off.config"
-compare none "no dma-buf at all" "$save/none.config" "$arch" "$save/none-off.config"
+compare none "no dma-buf at all" "$save/none.config" "$save/none-off.config"

@@ -7,6 +7,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=lab/table.sh
+. "$TOP/lab/table.sh"
 
 out=${SELFTESTS:-$BUILD/selftests/$ARCH}
 there=${1:-}
@@ -20,6 +22,17 @@ libs=
 if [ -n "$(cross "$ARCH")" ]; then
 	foreign_packages "$ARCH"
 	libs=-L$(echo "$(foreign_root "$ARCH")"/usr/lib/*-linux-gnu)
+fi
+
+if [ "$ARCH" = riscv ]; then
+	# The linker puts programs of this architecture at 64 KiB, where tests
+	# want addresses for themselves.
+	libs+=' -Wl,-Ttext-segment=0x10000000'
+	# libuuid may come from a newer release than libc (foreign_packages()).
+	libc=$("$(cross "$ARCH")gcc" -print-file-name=libc.a)
+	for f in strtoul fscanf; do
+		grep -q "__isoc23_$f" "$libc" || libs+=" -Wl,--defsym=__isoc23_$f=$f"
+	done
 fi
 
 build_dir() {
@@ -36,11 +49,7 @@ build_all() {
 	make -C "$TREE" O="$out/kbuild" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" \
 		INSTALL_HDR_PATH="$hdr" headers_install
 	for dir in kvm vfio iommu; do
-		# The programs of this folder, by name, "dir/" taken off.
-		mapfile -t progs < <(awk -v arch="$ARCH" -v d="$dir/" '
-			/^#/ || NF < 7 { next }
-			("," $2 ",") ~ ("," arch ",") && index($7, d) == 1 { print substr($7, length(d) + 1) }' \
-			"$TOP/lab/tests.tab" | sort -u |
+		mapfile -t progs < <(table_programs "$ARCH" | sed -n "s,^$dir/,,p" |
 			while read -r prog; do
 				[ -n "$there" ] && [ ! -f "$TREE/tools/testing/selftests/$dir/$prog.c" ] || echo "$prog"
 			done)

@@ -15,7 +15,6 @@
 u32 kvm_dmabuf_supported_flags(struct kvm *kvm);
 int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 		    u64 offset);
-int kvm_dmabuf_commit(struct kvm *kvm, struct kvm_memory_slot *slot);
 void kvm_dmabuf_unbind(struct kvm_memory_slot *slot);
 void kvm_dmabuf_unbind_all(struct kvm *kvm);
 
@@ -27,13 +26,6 @@ static inline void kvm_dmabuf_copy_binding(struct kvm_memory_slot *dest,
 #else
 static inline int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot,
 				  int fd, u64 offset)
-{
-	WARN_ON_ONCE(1);
-	return -EIO;
-}
-
-static inline int kvm_dmabuf_commit(struct kvm *kvm,
-				    struct kvm_memory_slot *slot)
 {
 	WARN_ON_ONCE(1);
 	return -EIO;

@@ -114,7 +114,7 @@ static inline void guest_l2_exit(struct ex_regs *regs)
 }
 #endif
 
-static void guest_command_loop(void)
+static void __maybe_unused guest_command_loop(void)
 {
 	struct guest_cmd *cmd = &guest_command;
 

@@ -8,11 +8,11 @@
  * address 0 of this process is mapped and watched meanwhile, because 0 is what a
  * missing address looks like.
  *
- * The others are paths to the page tables that dmabuf_test does not take: nested
+ * The others are paths to the page tables that the common tests do not take: nested
  * guests, i.e. rmaps; the address space of SMM; both ways to zap a deleted slot;
  * private gfns; pre-faulting across slots.
  *
- * Devices are given as to dmabuf_test, see there: the first has a BAR that keeps
+ * Devices are given as in dmabuf_fixture.h: the first has a BAR that keeps
  * what is written, another one has a BAR that can go away on its own.
  */
 #include <fcntl.h>
@@ -47,7 +47,7 @@
 /* Pages for page tables of what is mapped into a guest. */
 #define EXTRA_PAGES	4096
 
-/* As in dmabuf_test the addresses are congruent to the BAR's. */
+/* As in dmabuf_fixture.h the addresses are congruent to the BAR's. */
 #define SLOT_A		10
 #define SLOT_B		11
 #define SLOT_RAM	12

@@ -95,45 +95,96 @@ int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar)
 				      O_RDWR | O_CLOEXEC);
 }
 
-static int dmabuf_user_ioctl(struct vfio_pci_device *device, int fd, u32 id)
+static int feature_ioctl(struct vfio_pci_device *device, u32 flags, void *args,
+			 size_t size)
 {
-	struct vfio_device_feature_dma_buf_user *args;
 	struct vfio_device_feature *feature;
-	size_t argsz;
-	int ret;
+	int ret = 0;
 
-	argsz = sizeof(*feature) + sizeof(*args);
-	feature = calloc_assert(1, argsz);
-	feature->argsz = argsz;
-	feature->flags = VFIO_DEVICE_FEATURE_SET | id;
+	feature = calloc_assert(1, sizeof(*feature) + size);
+	feature->argsz = sizeof(*feature) + size;
+	feature->flags = flags;
+	memcpy(feature->data, args, size);
 
-	args = (struct vfio_device_feature_dma_buf_user *)feature->data;
-	args->dmabuf_fd = fd;
-
-	ret = ioctl(device->fd, VFIO_DEVICE_FEATURE, feature);
-	if (ret < 0)
+	if (ioctl(device->fd, VFIO_DEVICE_FEATURE, feature))
 		ret = -errno;
+	else
+		memcpy(args, feature->data, size);
 	free(feature);
 
 	return ret;
 }
 
+static int dmabuf_set_state(struct vfio_pci_device *device, int fd, u32 state)
+{
+	struct vfio_device_feature_dma_buf_state args = {
+		.dmabuf_fd = fd,
+		.state = state,
+	};
+
+	return feature_ioctl(device, VFIO_DEVICE_FEATURE_SET |
+			     VFIO_DEVICE_FEATURE_DMA_BUF_STATE,
+			     &args, sizeof(args));
+}
+
 int __vfio_pci_dmabuf_revoke(struct vfio_pci_device *device, int fd)
 {
-	return dmabuf_user_ioctl(device, fd,
-				 VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE);
+	return dmabuf_set_state(device, fd, VFIO_DMA_BUF_STATE_REVOKED);
 }
 
 int __vfio_pci_dmabuf_restore(struct vfio_pci_device *device, int fd)
 {
-	return dmabuf_user_ioctl(device, fd,
-				 VFIO_DEVICE_FEATURE_DMA_BUF_RESTORE);
+	return dmabuf_set_state(device, fd, VFIO_DMA_BUF_STATE_OK);
+}
+
+int __vfio_pci_dmabuf_get_state(struct vfio_pci_device *device, int fd,
+				struct vfio_device_feature_dma_buf_state *state)
+{
+	*state = (struct vfio_device_feature_dma_buf_state){ .dmabuf_fd = fd };
+
+	return feature_ioctl(device, VFIO_DEVICE_FEATURE_GET |
+			     VFIO_DEVICE_FEATURE_DMA_BUF_STATE,
+			     state, sizeof(*state));
+}
+
+u32 vfio_pci_dmabuf_causes(struct vfio_pci_device *device, int fd)
+{
+	struct vfio_device_feature_dma_buf_state state;
+
+	VFIO_ASSERT_EQ(__vfio_pci_dmabuf_get_state(device, fd, &state), 0);
+	VFIO_ASSERT_EQ(state.dmabuf_fd, fd);
+	VFIO_ASSERT_EQ(state.state, state.causes ? VFIO_DMA_BUF_STATE_REVOKED :
+						   VFIO_DMA_BUF_STATE_OK);
+	VFIO_ASSERT_EQ(state.flags,
+		       state.causes & VFIO_DMA_BUF_CAUSE_CLOSED ?
+		       VFIO_DMA_BUF_STATE_FLAG_PERMANENT : 0);
+	VFIO_ASSERT_EQ(state.__reserved, 0);
+
+	return state.causes;
+}
+
+int __vfio_pci_dmabuf_set_eventfd(struct vfio_pci_device *device, int fd,
+				  int eventfd)
+{
+	struct vfio_device_feature_dma_buf_eventfd args = {
+		.dmabuf_fd = fd,
+		.eventfd = eventfd,
+	};
+
+	return feature_ioctl(device, VFIO_DEVICE_FEATURE_SET |
+			     VFIO_DEVICE_FEATURE_DMA_BUF_EVENTFD,
+			     &args, sizeof(args));
 }
 
 int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd)
 {
-	return dmabuf_user_ioctl(device, fd,
-				 VFIO_DEVICE_FEATURE_DMA_BUF_HOST_UNMAPPABLE);
+	struct vfio_device_feature_dma_buf_unmappable args = {
+		.dmabuf_fd = fd,
+	};
+
+	return feature_ioctl(device, VFIO_DEVICE_FEATURE_SET |
+			     VFIO_DEVICE_FEATURE_DMA_BUF_HOST_UNMAPPABLE,
+			     &args, sizeof(args));
 }
 
 void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable)
@@ -396,7 +447,7 @@ int iommufd_dmabuf_mappings(void)
 	if (!f)
 		return -1;
 	while (fgets(line, sizeof(line), f))
-		nr += strstr(line, "\tiommufd ") && strstr(line, " mapped");
+		nr += strstr(line, " iommu-domain ") && strstr(line, " mapped");
 	fclose(f);
 
 	return nr;

@@ -34,9 +34,24 @@ int vfio_pci_dmabuf_export(struct vfio_pci_device *device, u32 bar,
 /* Export a whole BAR, readable and writable. */
 int vfio_pci_dmabuf_export_bar(struct vfio_pci_device *device, u32 bar);
 
-/* Revoke a dma-buf of this device, or end that; 0 or a negative errno. */
+/*
+ * VFIO_DEVICE_FEATURE_DMA_BUF_STATE: revoke a dma-buf of this device or end that,
+ * and ask for its state; 0 or a negative errno.
+ */
 int __vfio_pci_dmabuf_revoke(struct vfio_pci_device *device, int fd);
 int __vfio_pci_dmabuf_restore(struct vfio_pci_device *device, int fd);
+int __vfio_pci_dmabuf_get_state(struct vfio_pci_device *device, int fd,
+				struct vfio_device_feature_dma_buf_state *state);
+
+/*
+ * For what causes a dma-buf of this device is revoked, VFIO_DMA_BUF_CAUSE_*; 0 if
+ * it is not.  Asserts that its state agrees.
+ */
+u32 vfio_pci_dmabuf_causes(struct vfio_pci_device *device, int fd);
+
+/* Have an eventfd (or -1) signalled when the state changes; 0 or -errno. */
+int __vfio_pci_dmabuf_set_eventfd(struct vfio_pci_device *device, int fd,
+				  int eventfd);
 
 /* Keep the host out of the memory of a dma-buf; 0 or a negative errno. */
 int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd);
@@ -116,8 +131,8 @@ void pci_sysfs_config_write(const char *bdf, off_t pos, u32 val, size_t size);
 int pci_inject_error(const char *bdf, u32 uncor_status);
 
 /*
- * How many mappings iommufd holds of dma-bufs, of this process or not.  -1 if
- * the kernel does not tell, which takes debugfs.
+ * How many mappings iommufd holds of dma-bufs, of this process or not: those that
+ * are in a domain.  -1 if the kernel does not tell, which takes debugfs.
  */
 int iommufd_dmabuf_mappings(void);
 

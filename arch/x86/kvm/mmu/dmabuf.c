@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memslots backed by a dma-buf: what x86's MMU does with them
+ *
+ * The model and its locks are in virt/kvm/dmabuf.c.  Here is how a page fault on
+ * such a slot is resolved, how large a leaf it may be, and what the memory's type
+ * is; how its rmaps are found when the memory is taken back; and how leaves that
+ * nobody has asked for yet are mapped along with one that somebody has.
+ *
+ * What kvm_dmabuf_get_pfn() says is put into the fault.  It is true once the
+ * fault was found not to be stale with mmu_lock held.  Nothing of it is looked up
+ * again for the SPTEs of the fault, see struct kvm_pfn_memtype.
+ *
+ * slot->arch.rmap_used is written with mmu_lock held for write.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bitops.h>
+#include <linux/kvm_host.h>
+
+#include <trace/events/kvm.h>
+
+#include "dmabuf.h"
+#include "mmu.h"
+#include "mmu_internal.h"
+#include "spte.h"
+#include "tdp_mmu.h"
+
+/*
+ * Dma-bufs are mapped by guest physical address, which needs TDP.  The hardware
+ * of VMs that have a type for their protected memory has to be told that MMIO
+ * becomes the guest's; until something does, they cannot have them.  This is the
+ * one place that decides.  To SEV and SEV-ES guests of the default type, MMIO is
+ * shared memory, by dma-buf as by a VMA.
+ */
+bool kvm_arch_supports_dmabuf(struct kvm *kvm)
+{
+	if (!tdp_enabled)
+		return false;
+
+	return !kvm || kvm->arch.vm_type == KVM_X86_DEFAULT_VM ||
+	       kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
+}
+
+/* What the dma-buf allows within the memslot's bounds. */
+static u8 kvm_dmabuf_page_max_level(const struct kvm_dmabuf_page *page)
+{
+	if (page->max_order >= KVM_HPAGE_GFN_SHIFT(PG_LEVEL_1G))
+		return PG_LEVEL_1G;
+
+	if (page->max_order >= KVM_HPAGE_GFN_SHIFT(PG_LEVEL_2M))
+		return PG_LEVEL_2M;
+
+	return PG_LEVEL_4K;
+}
+
+u8 kvm_dmabuf_max_mapping_level(struct kvm *kvm, struct kvm_page_fault *fault,
+				const struct kvm_memory_slot *slot, gfn_t gfn)
+{
+	struct kvm_dmabuf_page page;
+
+	/* Resolved when the pfn was, and mmu_invalidate_seq says still true. */
+	if (fault)
+		return fault->max_level;
+
+	if (kvm_dmabuf_get_pfn(kvm, slot, gfn, &page))
+		return PG_LEVEL_4K;
+
+	return kvm_dmabuf_page_max_level(&page);
+}
+
+static struct kvm_pfn_memtype page_memtype(const struct kvm_dmabuf_page *page)
+{
+	return (struct kvm_pfn_memtype) {
+		.known = true,
+		.mmio = page->mmio,
+		.cached = page->cached,
+	};
+}
+
+/*
+ * For an SPTE that is made anew without a fault, for a shadowed page table.  Its
+ * memory can be gone, while a revocation has dropped mmu_lock half way.  The entry
+ * is about to be zapped; until then treating it as MMIO does no harm.
+ */
+struct kvm_pfn_memtype kvm_dmabuf_memtype(struct kvm_vcpu *vcpu,
+					  const struct kvm_memory_slot *slot,
+					  gfn_t gfn, kvm_pfn_t pfn)
+{
+	struct kvm_dmabuf_page page;
+
+	if (!kvm_slot_is_dmabuf(slot))
+		return (struct kvm_pfn_memtype) {};
+
+	if (kvm_dmabuf_get_pfn(vcpu->kvm, slot, gfn, &page))
+		return (struct kvm_pfn_memtype) { .known = true, .mmio = true };
+
+	KVM_MMU_WARN_ON(page.pfn != pfn);
+	return page_memtype(&page);
+}
+
+/*
+ * What KVM cannot read it cannot emulate.  Without an MMIO SPTE, a guest whose
+ * state is protected never learns that an access is MMIO, and would only repeat
+ * it.  Legacy SEV-ES guests have protected vCPUs in a VM that does not say so;
+ * for TDX it is the other way round while a vCPU is being debugged.
+ */
+static bool kvm_dmabuf_can_emulate(const struct kvm_vcpu *vcpu)
+{
+	return !vcpu->arch.guest_state_protected &&
+	       !vcpu->kvm->arch.has_protected_state;
+}
+
+static int kvm_dmabuf_fault_exit(struct kvm_vcpu *vcpu,
+				 struct kvm_page_fault *fault, u64 flags)
+{
+	kvm_mmu_prepare_memory_fault_exit(vcpu, fault);
+	vcpu->run->memory_fault.flags |= flags;
+	return -EFAULT;
+}
+
+/*
+ * The memory is not there.  That is for userspace to deal with, unless it wants
+ * the access to be MMIO.  KVM must not make the vCPU retry: the memory may be gone
+ * for good.
+ */
+static int kvm_dmabuf_faultin_revoked(struct kvm_vcpu *vcpu,
+				      struct kvm_page_fault *fault)
+{
+	/* No MMIO SPTE: nothing would zap that when the memory is back. */
+	if ((fault->slot->flags & KVM_MEM_REVOKED_MMIO) && !fault->prefetch &&
+	    kvm_dmabuf_can_emulate(vcpu))
+		return RET_PF_EMULATE;
+
+	return kvm_dmabuf_fault_exit(vcpu, fault,
+				     KVM_MEMORY_EXIT_FLAG_REVOKED);
+}
+
+/* Tell what is about to be mapped, see kvm_dmabuf_will_map(). */
+static void kvm_dmabuf_fault_will_map(struct kvm_page_fault *fault)
+{
+	gfn_t first = gfn_round_for_level(fault->gfn, fault->max_level);
+
+	fault->dmabuf_next =
+		kvm_dmabuf_will_map(fault->slot, first, first +
+				    KVM_PAGES_PER_HPAGE(fault->max_level));
+}
+
+/*
+ * A dma-buf is shared memory: a private access, or one to a gfn that is meant
+ * to be private, is a mismatch for userspace to resolve.
+ */
+int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
+			       struct kvm_page_fault *fault)
+{
+	struct kvm_dmabuf_page page = {};
+	int r;
+
+	if (fault->is_private)
+		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
+
+	r = kvm_dmabuf_get_pfn(vcpu->kvm, fault->slot, fault->gfn, &page);
+	trace_kvm_dmabuf_fault(fault->gfn,
+			       r ? PG_LEVEL_NONE : kvm_dmabuf_page_max_level(&page),
+			       fault->write, r);
+	if (r)
+		return kvm_dmabuf_faultin_revoked(vcpu, fault);
+
+	if (!page.readable)
+		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
+
+	if (fault->write && !page.writable) {
+		if (!kvm_dmabuf_can_emulate(vcpu))
+			return kvm_dmabuf_fault_exit(vcpu, fault, 0);
+
+		/* As for a read-only memslot, the store is emulated MMIO. */
+		fault->pfn = KVM_PFN_ERR_RO_FAULT;
+		return RET_PF_CONTINUE;
+	}
+
+	fault->pfn = page.pfn;
+	fault->map_writable = page.writable;
+	fault->memtype = page_memtype(&page);
+	fault->max_level = min3(fault->max_level,
+				kvm_dmabuf_page_max_level(&page),
+				(u8)max_huge_page_level);
+	kvm_dmabuf_fault_will_map(fault);
+
+	return RET_PF_CONTINUE;
+}
+
+/*
+ * The leaf before @gfn was just mapped, with @level.  If it is one of a dma-buf,
+ * go on to the end of its page table, or to @end if that comes first: a whole
+ * extent of the buffer is known to be contiguous, and to look up each leaf of it
+ * is most of the cost of mapping it.  Within one page table, which is one block
+ * of the level above, all leaves of an extent have the same level.
+ *
+ * Returns the first gfn that was not mapped.
+ */
+gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
+			       u8 level)
+{
+	struct kvm_page_fault fault = {
+		.addr = gfn_to_gpa(gfn),
+		.prefetch = true,
+		.is_tdp = true,
+		.max_level = level,
+		.req_level = level,
+		.goal_level = level,
+		.gfn = gfn,
+		.slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn),
+	};
+	gfn_t nr_pages = KVM_PAGES_PER_HPAGE(level);
+	struct kvm_dmabuf_page page;
+
+	/*
+	 * The leaf before may be one of another slot.  Nobody would zap what is
+	 * mapped into one that is being deleted: that happened already.
+	 */
+	if (!kvm_is_visible_memslot(fault.slot))
+		return gfn;
+
+	/* Memory attributes may say that a leaf is not like the one before. */
+	if (!tdp_mmu_enabled || !kvm_slot_is_dmabuf(fault.slot) ||
+	    kvm_arch_has_private_mem(vcpu->kvm))
+		return gfn;
+
+	/* As in kvm_mmu_faultin_pfn(): a revocation from here on is noticed. */
+	fault.mmu_seq = vcpu->kvm->mmu_invalidate_seq;
+	/* Pairs with the smp_wmb() in kvm_mmu_invalidate_end(). */
+	smp_rmb();
+
+	if (kvm_dmabuf_get_pfn(vcpu->kvm, fault.slot, gfn, &page) ||
+	    !page.readable ||
+	    min_t(u8, kvm_dmabuf_page_max_level(&page), max_huge_page_level) != level)
+		return gfn;
+
+	fault.pfn = page.pfn;
+	fault.map_writable = page.writable;
+	fault.memtype = page_memtype(&page);
+
+	end = min3(round_up(end, nr_pages),
+		   gfn + round_down(page.nr, nr_pages),
+		   gfn_round_for_level(gfn, level + 1) +
+		   KVM_PAGES_PER_HPAGE(level + 1));
+	kvm_dmabuf_will_map(fault.slot, gfn, end);
+
+	read_lock(&vcpu->kvm->mmu_lock);
+	if (!kvm_mmu_is_dmabuf_fault_stale(vcpu, &fault))
+		gfn = kvm_tdp_mmu_map_ahead(vcpu, &fault, end);
+	read_unlock(&vcpu->kvm->mmu_lock);
+
+	return gfn;
+}
+
+/* How many leaves a fault may map that nobody has asked for. */
+#define KVM_DMABUF_FAULT_AHEAD	16
+
+/*
+ * A guest that faulted on one leaf after the other will do so on the next, and
+ * an exit costs more than to map some leaves.  Without accessed bits a leaf that
+ * was mapped ahead faults nevertheless.
+ */
+void kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
+				const struct kvm_page_fault *fault)
+{
+	u8 level = fault->goal_level;
+	gfn_t gfn = gfn_round_for_level(fault->gfn, level) +
+		    KVM_PAGES_PER_HPAGE(level);
+
+	if (kvm_slot_is_dmabuf(fault->slot) && fault->dmabuf_next &&
+	    !fault->prefetch && kvm_ad_enabled)
+		kvm_mmu_map_dmabuf_ahead(vcpu, gfn, gfn + KVM_DMABUF_FAULT_AHEAD *
+					 KVM_PAGES_PER_HPAGE(level), level);
+}
+
+/*
+ * Revoking a dma-buf happens behind the back of whoever waits for the device,
+ * and a BAR can be hundreds of GiB of which little is mapped.  Walking the rmap
+ * of each of its pages would take much longer than zapping.  So for a dma-buf
+ * slot bitmaps tell for each 2 MiB whether there can be a 4 KiB rmap in it, and
+ * whether there can be its 2 MiB rmap.
+ *
+ * Bits are set and cleared with mmu_lock held for write.  A clear bit says that
+ * there is none, a set bit says nothing.  The bitmaps exist if and only if the
+ * rmaps do.
+ */
+int kvm_mmu_alloc_rmap_used(struct kvm_memory_slot *slot, unsigned long npages)
+{
+	int i, lpages;
+
+	if (!kvm_slot_is_dmabuf(slot))
+		return 0;
+
+	lpages = __kvm_mmu_slot_lpages(slot, npages, PG_LEVEL_2M);
+	for (i = 0; i < ARRAY_SIZE(slot->arch.rmap_used); i++) {
+		if (slot->arch.rmap_used[i])
+			continue;
+
+		slot->arch.rmap_used[i] = __vcalloc(BITS_TO_LONGS(lpages),
+						    sizeof(long),
+						    GFP_KERNEL_ACCOUNT);
+		if (!slot->arch.rmap_used[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void kvm_mmu_free_rmap_used(struct kvm_memory_slot *slot)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(slot->arch.rmap_used); i++) {
+		vfree(slot->arch.rmap_used[i]);
+		slot->arch.rmap_used[i] = NULL;
+	}
+}
+
+void kvm_rmap_set_used(const struct kvm_memory_slot *slot, gfn_t gfn, int level)
+{
+	if (kvm_slot_is_dmabuf(slot) && level <= PG_LEVEL_2M)
+		__set_bit(gfn_to_index(gfn, slot->base_gfn, PG_LEVEL_2M),
+			  slot->arch.rmap_used[level - PG_LEVEL_4K]);
+}
+
+/*
+ * The part of @range in 2 MiB number @idx of its slot.  The bit is cleared first:
+ * mmu_lock can be dropped between one rmap and the next, and who adds one then
+ * sets it again.
+ */
+static bool kvm_rmap_zap_dmabuf_2m(struct kvm *kvm, struct kvm_gfn_range *range,
+				   unsigned long idx, int level, bool flush)
+{
+	const struct kvm_memory_slot *slot = range->slot;
+	gfn_t nr_pages = KVM_PAGES_PER_HPAGE(PG_LEVEL_2M);
+	gfn_t first = gfn_round_for_level(slot->base_gfn, PG_LEVEL_2M) +
+		      idx * nr_pages;
+	gfn_t start = max3(range->start, slot->base_gfn, first);
+	gfn_t end = min3(range->end, slot->base_gfn + slot->npages,
+			 first + nr_pages);
+
+	if (start == max(first, slot->base_gfn) &&
+	    end == min(first + nr_pages, slot->base_gfn + slot->npages))
+		__clear_bit(idx, slot->arch.rmap_used[level - PG_LEVEL_4K]);
+
+	return kvm_rmap_zap_level(kvm, slot, level, start, end,
+				  range->may_block, flush);
+}
+
+static bool kvm_rmap_zap_dmabuf_level(struct kvm *kvm,
+				      struct kvm_gfn_range *range, int level,
+				      bool flush)
+{
+	const struct kvm_memory_slot *slot = range->slot;
+	unsigned long *used = slot->arch.rmap_used[level - PG_LEVEL_4K];
+	unsigned long idx, last;
+
+	idx = gfn_to_index(range->start, slot->base_gfn, PG_LEVEL_2M);
+	last = gfn_to_index(range->end - 1, slot->base_gfn, PG_LEVEL_2M);
+
+	for_each_set_bit_from(idx, used, last + 1)
+		flush = kvm_rmap_zap_dmabuf_2m(kvm, range, idx, level, flush);
+
+	return flush;
+}
+
+bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range)
+{
+	const struct kvm_memory_slot *slot = range->slot;
+	bool flush;
+	int level;
+
+	/*
+	 * The slot was looked up and replaced before there were rmaps.  Nothing
+	 * that faulted since then can have used it.
+	 */
+	if (!slot->arch.rmap_used[0])
+		return false;
+
+	/*
+	 * From the largest to the smallest: while mmu_lock is dropped a huge page
+	 * can be split, and then its parts have to be still to come.
+	 */
+	flush = kvm_rmap_zap_level(kvm, slot, PG_LEVEL_1G, range->start,
+				   range->end, range->may_block, false);
+	for (level = PG_LEVEL_2M; level >= PG_LEVEL_4K; level--)
+		flush = kvm_rmap_zap_dmabuf_level(kvm, range, level, flush);
+
+	return flush;
+}

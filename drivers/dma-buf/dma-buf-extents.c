@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * dma-buf extents: the checked walk over an exporter's memory
+ *
+ * Model: see include/linux/dma-buf-extents.h. An exporter answers for one
+ * offset at a time. Here its answers are checked, cut to the slice that the
+ * converter maps, and merged. So a converter sees each slice as the fewest
+ * extents it can be made of, and never anything outside of it.
+ *
+ * Locks: the buffer's dma_resv, held by the caller. It keeps the answers as
+ * they are from one call to the next.
+ *
+ * Invariants: neighbours that differ in an attribute are never merged. Nothing
+ * here is exported: the only callers are converters, which are built in.
+ */
+
+#include <linux/bug.h>
+#include <linux/dma-buf-extents.h>
+#include <linux/dma-resv.h>
+#include <linux/mm.h>
+#include <linux/overflow.h>
+
+#include "dma-buf-internal.h"
+
+/**
+ * DOC: extents and converters
+ *
+ * Importers that own a page table never learn where the memory of a buffer is.
+ * The exporter tells it to a converter, in &struct dma_buf_extent_ops, and the
+ * converter maps it for the importer. There is a converter for each kind of
+ * page table:
+ *
+ * ======================== ======================== ========================
+ * type                     converter                what the importer has
+ * ======================== ======================== ========================
+ * ``dma_buf_type_iommu``   dma-buf-iommu.c          a struct iommu_domain
+ * ======================== ======================== ========================
+ *
+ * A subsystem can have a type and a converter of its own. A converter is built
+ * into the kernel, since the walk over extents is not exported. What it exports
+ * to its importer returns no extent and no physical address.
+ *
+ * An extent has attributes, and these are all that is known about the memory:
+ * what may be done with it (read, write), what it is (MMIO or not) and how it
+ * is to be mapped (uncached, write-combining, write-back).
+ *
+ * While a buffer is revoked, &dma_buf_extent_ops.get_extent fails, so nothing
+ * can be mapped. &dma_buf_extent_ops.get_layout still answers: a converter uses
+ * it to refuse at once what could not be mapped later, and to count.
+ */
+
+#define ATTRS_ALL	(DMA_BUF_EXTENT_READ | DMA_BUF_EXTENT_WRITE |	\
+			 DMA_BUF_EXTENT_MMIO | DMA_BUF_EXTENT_WC |	\
+			 DMA_BUF_EXTENT_CACHED)
+#define ATTRS_CACHE	(DMA_BUF_EXTENT_WC | DMA_BUF_EXTENT_CACHED)
+
+bool dma_buf_extent_ops_valid(const struct dma_buf_export_info *exp_info)
+{
+	const struct dma_buf_extent_ops *ops = exp_info->extent_ops;
+
+	return ops->get_extent && ops->get_layout && ops->layout_generation &&
+	       PAGE_ALIGNED(exp_info->size);
+}
+
+static bool extent_valid(struct dma_buf *dmabuf, u64 offset,
+			 const struct dma_buf_extent *extent)
+{
+	phys_addr_t last_phys;
+	u64 end;
+
+	if (!extent->len ||
+	    !PAGE_ALIGNED(extent->phys | extent->offset | extent->len))
+		return false;
+	if (check_add_overflow(extent->offset, extent->len, &end) ||
+	    check_add_overflow(extent->phys, extent->len - 1, &last_phys))
+		return false;
+	if (offset < extent->offset || offset >= end || end > dmabuf->size)
+		return false;
+	return !(extent->attrs & ~ATTRS_ALL) &&
+	       (extent->attrs & ATTRS_CACHE) != ATTRS_CACHE;
+}
+
+static bool error_valid(int error, bool layout)
+{
+	return error == -ENODEV ||
+	       (!layout && (error == -EAGAIN || error == -EINTR));
+}
+
+/* The exporter's own extent around @offset */
+static int get_extent(struct dma_buf *dmabuf, u64 offset, bool layout,
+		      struct dma_buf_extent *extent)
+{
+	const struct dma_buf_extent_ops *ops = dmabuf->extent_ops;
+	bool valid;
+	int ret;
+
+	*extent = (struct dma_buf_extent) {};
+	if (layout)
+		ret = ops->get_layout(dmabuf, offset, extent);
+	else
+		ret = ops->get_extent(dmabuf, offset, extent);
+
+	valid = ret ? error_valid(ret, layout) :
+		      extent_valid(dmabuf, offset, extent);
+	if (WARN_ONCE(!valid, "dma-buf: bad extent of exporter %s\n",
+		      dmabuf->exp_name))
+		return -EIO;
+	return ret;
+}
+
+/* Cut off what is before @offset and from @end on */
+static void cut_extent(struct dma_buf_extent *extent, u64 offset, u64 end)
+{
+	u64 skip = offset - extent->offset;
+
+	extent->phys += skip;
+	extent->offset += skip;
+	extent->len = min(extent->len - skip, end - offset);
+}
+
+static bool extends(const struct dma_buf_extent *extent,
+		    const struct dma_buf_extent *next)
+{
+	return next->phys == extent->phys + extent->len &&
+	       next->attrs == extent->attrs;
+}
+
+/**
+ * dma_buf_next_extent - the next contiguous part of a slice
+ * @attach: attachment of an importer whose type uses extents
+ * @offset: where the part begins in the buffer
+ * @end: where the slice ends in the buffer
+ * @layout: do not ask for access: works while the buffer is revoked, too
+ * @extent: filled in, with @extent->offset == @offset, and not beyond @end. It
+ *	is as long as the memory is contiguous and its attributes are the same.
+ *
+ * To walk a slice, add @extent->len to @offset until it is @end. Each step is
+ * at most logarithmic in the number of the exporter's extents that it merges.
+ *
+ * For converters, which are built in: this function is not exported.
+ *
+ * Context: the caller holds the buffer's dma_resv. May sleep.
+ *
+ * Return: 0, or a negative errno:
+ *
+ * * -EINVAL - @offset is not before @end, or @end not inside of the buffer
+ * * -EAGAIN - the buffer is revoked and may come back (not with @layout)
+ * * -EINTR - a fatal signal ended a wait for the device (not with @layout)
+ * * -ENODEV - the buffer is gone for ever
+ * * -EIO - the exporter broke its contract, and was warned of
+ */
+int dma_buf_next_extent(struct dma_buf_attachment *attach, u64 offset, u64 end,
+			bool layout, struct dma_buf_extent *extent)
+{
+	struct dma_buf *dmabuf = attach->dmabuf;
+	struct dma_buf_extent next;
+	int ret;
+
+	dma_resv_assert_held(dmabuf->resv);
+
+	if (WARN_ON_ONCE(!dmabuf->extent_ops))
+		return -EIO;
+	if (offset >= end || end > dmabuf->size)
+		return -EINVAL;
+
+	ret = get_extent(dmabuf, offset, layout, extent);
+	if (ret)
+		return ret;
+	cut_extent(extent, offset, end);
+
+	/* An error is met again when it is not a look ahead. */
+	while (extent->offset + extent->len < end) {
+		offset = extent->offset + extent->len;
+		if (get_extent(dmabuf, offset, layout, &next))
+			break;
+		cut_extent(&next, offset, end);
+		if (!extends(extent, &next))
+			break;
+		extent->len += next.len;
+	}
+	return 0;
+}
+
+/**
+ * dma_buf_layout_generation - has the memory moved?
+ * @attach: attachment of an importer whose type uses extents
+ *
+ * Context: the caller holds the buffer's dma_resv.
+ *
+ * Return: a number that is the same as before only if every extent of the
+ * buffer is.
+ */
+u64 dma_buf_layout_generation(struct dma_buf_attachment *attach)
+{
+	struct dma_buf *dmabuf = attach->dmabuf;
+
+	dma_resv_assert_held(dmabuf->resv);
+	return dmabuf->extent_ops->layout_generation(dmabuf);
+}

@@ -1,0 +1,1123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * When the dma-bufs of a device can be accessed
+ *
+ * A device keeps the right to take the memory of its dma-bufs away.  It does so
+ * for causes, &enum vfio_pci_cause.  Those of the device, revocation.causes, are
+ * the same for all of its dma-bufs; a dma-buf has some of its own.  A dma-buf is
+ * accessible while it has none:
+ *
+ *	PCI_COMMAND_MEMORY cleared, or lost  -> DECODE, LOST   <- set, and decoded
+ *	D1 to D3, LOW_POWER_ENTRY            -> D3, PM_ENTRY   <- D0, exit, wakeup
+ *	reset begins                         -> RESET          <- reset ends
+ *	reset ends, driver wants time        -> NOT_READY      <- driver is ready
+ *	error, link cut off                  -> ERROR          <- resume, or failure
+ *	DMA_BUF_STATE, revoked               -> USER           <- DMA_BUF_STATE, ok
+ *	device closed                        -> CLOSED
+ *
+ * Causes are levels, not counts: vfio_pci_causes() tells which of the device's
+ * hold now.  What is about to change the device does
+ *
+ *	memory_lock for write, vfio_pci_revoke_begin(cause), change,
+ *	vfio_pci_revoke_end(), memory_lock dropped
+ *
+ * begin() sets the cause and returns when nobody reaches the memory any more,
+ * end() looks which causes hold.  In between the path counts as busy, and nobody
+ * else looks: what it says at its end is right for all.  Resets by the PCI core
+ * cannot wait for memory_lock, whose owner may be waiting for them (config space
+ * is blocked during a reset).  They take dmabufs_lock only, and look at the end
+ * unless somebody is busy.
+ *
+ * Errors come with pci_bus_sem held, so error_detected takes a leaf spinlock,
+ * marks the device as cut off and queues work.  Hardware changed first here:
+ * until the work has run, importers hold mappings of a dead device, but nobody
+ * makes new ones, as the exporter's callbacks look at the mark.
+ *
+ * Locks: memory_lock > dmabufs_lock > dma_resv, revocation.error_lock innermost.
+ * Nobody waits for memory_lock, for config space or for importers' devices under
+ * dmabufs_lock: while a reset by the PCI core is to begin, somebody who holds it
+ * may read registers.  vconfig, the power state and pm_runtime_engaged change
+ * under memory_lock by paths that are busy, so that they are stable under either
+ * memory_lock or, if nobody is busy, dmabufs_lock.
+ *
+ * Scatterlist importers do DMA after they were told, for a bounded time.  Who
+ * changes the hardware waits for that ("drains") with dmabufs_lock and dma_resv
+ * dropped.  A dma-buf can be restored while it is undrained; nothing is to be
+ * waited for then.
+ *
+ * Invariants:
+ *  - priv->causes is revocation.causes | priv->own_causes, under dmabufs_lock;
+ *  - while priv->causes is not 0, importers that are no device hold no mapping,
+ *    but for those of vfio_pci_dma_buf_wait_ready(): whoever has dmabufs_lock then
+ *    is about to make it 0;
+ *  - revocation.causes is vfio_pci_causes(), with NOT_READY, if nobody is busy,
+ *    error_work is not queued, and there are dma-bufs.
+ */
+#include <linux/bitfield.h>
+#include <linux/dma-resv.h>
+#include <linux/eventfd.h>
+#include <linux/pci.h>
+#include <linux/vfio_pci_core.h>
+
+#include "vfio_pci_priv.h"
+
+/* A reset by the PCI core waits no longer than this for importers */
+#define VFIO_PCI_RESET_DRAIN_MS	2000
+/* How often a wait looks for a fatal signal */
+#define VFIO_PCI_DRAIN_SLICE_MS	100
+/* How often a driver is asked whether its device is ready after a reset */
+#define VFIO_PCI_READY_POLL_MS	15
+/* How long an importer waits for that */
+#define VFIO_PCI_READY_WAIT_MS	5000
+
+/* Events of error recovery, for error_work */
+#define VFIO_PCI_ERROR_LOST	BIT(0)
+#define VFIO_PCI_ERROR_OVER	BIT(1)
+
+static u32 vfio_pci_causes_for_user(u32 causes)
+{
+	static const struct {
+		u32 cause;
+		u32 user;
+	} map[] = {
+		{ VFIO_PCI_CAUSE_DECODE | VFIO_PCI_CAUSE_LOST,
+		  VFIO_DMA_BUF_CAUSE_DECODE },
+		{ VFIO_PCI_CAUSE_D3 | VFIO_PCI_CAUSE_D1_D2 |
+		  VFIO_PCI_CAUSE_PM_ENTRY,
+		  VFIO_DMA_BUF_CAUSE_LOW_POWER },
+		{ VFIO_PCI_CAUSE_RESET | VFIO_PCI_CAUSE_NOT_READY,
+		  VFIO_DMA_BUF_CAUSE_RESET },
+		{ VFIO_PCI_CAUSE_ERROR, VFIO_DMA_BUF_CAUSE_ERROR },
+		{ VFIO_PCI_CAUSE_USER, VFIO_DMA_BUF_CAUSE_USER },
+		{ VFIO_PCI_CAUSE_CLOSED, VFIO_DMA_BUF_CAUSE_CLOSED },
+	};
+	u32 user = 0;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(map); i++)
+		if (causes & map[i].cause)
+			user |= map[i].user;
+
+	return user;
+}
+
+/**
+ * vfio_pci_revoke_causes - what vfio_pci_causes() does not see in the device
+ * @vdev: the device
+ *
+ * Context: any; the answer lasts under dmabufs_lock only, and for
+ * %VFIO_PCI_CAUSE_ERROR not even there.
+ *
+ * Return: a mask of &enum vfio_pci_cause
+ */
+u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	u32 causes = 0;
+
+	if (READ_ONCE(rev->resets))
+		causes |= VFIO_PCI_CAUSE_RESET;
+	if (READ_ONCE(rev->lost))
+		causes |= VFIO_PCI_CAUSE_LOST;
+	if (READ_ONCE(rev->cut_off))
+		causes |= VFIO_PCI_CAUSE_ERROR;
+
+	return causes;
+}
+
+static void vfio_pci_dma_buf_notify(struct vfio_pci_dma_buf *priv)
+{
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
+	if (priv->event)
+		eventfd_signal(priv->event);
+}
+
+/* Is there anybody to wait for?  Importers have been told. */
+static bool vfio_pci_dma_buf_in_use(struct vfio_pci_dma_buf *priv)
+{
+	struct dma_resv *resv = priv->dmabuf->resv;
+
+	dma_resv_assert_held(resv);
+
+	return priv->nr_mapped ||
+	       !dma_resv_test_signaled(resv, DMA_RESV_USAGE_BOOKKEEP);
+}
+
+/* Importers map as soon as they are told that they can: causes change first. */
+static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
+					u32 causes)
+{
+	struct dma_buf *dmabuf = priv->dmabuf;
+	bool was = priv->causes;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	WRITE_ONCE(priv->causes, causes);
+	if (!was) {
+		dma_buf_invalidate_mappings(dmabuf);
+		priv->revocations++;
+		priv->undrained = vfio_pci_dma_buf_in_use(priv);
+	} else if (!causes) {
+		dma_buf_mappings_restored(dmabuf);
+	}
+	dma_resv_unlock(dmabuf->resv);
+}
+
+static void vfio_pci_dma_buf_apply(struct vfio_pci_dma_buf *priv)
+{
+	u32 causes, old = priv->causes;
+
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
+	causes = priv->vdev->revocation.causes | priv->own_causes;
+	if (causes == old)
+		return;
+
+	vfio_pci_dma_buf_set_causes(priv, causes);
+	if (!causes)
+		wake_up_all(&priv->wait);
+	if (vfio_pci_causes_for_user(causes) != vfio_pci_causes_for_user(old))
+		vfio_pci_dma_buf_notify(priv);
+}
+
+/* From now on the device has these causes.  Who waits for it to be ready sees it. */
+static void vfio_pci_revoke_apply(struct vfio_pci_core_device *vdev, u32 causes)
+{
+	struct vfio_pci_dma_buf *priv;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	WRITE_ONCE(vdev->revocation.causes, causes);
+	list_for_each_entry(priv, &vdev->dmabufs, dmabufs_elm) {
+		/* Nothing to do, e.g. for the inner one of two resets. */
+		if (priv->causes == (causes | priv->own_causes))
+			continue;
+
+		/* Without a file there is no importer, release comes next. */
+		if (!get_file_active(&priv->dmabuf->file))
+			continue;
+
+		vfio_pci_dma_buf_apply(priv);
+		fput(priv->dmabuf->file);
+	}
+}
+
+/*
+ * The memory of VFs is decoded by their PF.  If that is being reset right now it
+ * may answer with ones, and nothing is decoded.
+ */
+static bool vfio_pci_vf_decoded(struct pci_dev *vf)
+{
+	struct pci_dev *pf = pci_physfn(vf);
+	u16 pos, ctrl = 0;
+
+	pos = pci_find_ext_capability(pf, PCI_EXT_CAP_ID_SRIOV);
+	if (pos)
+		pci_read_config_word(pf, pos + PCI_SRIOV_CTRL, &ctrl);
+
+	return !PCI_POSSIBLE_ERROR(ctrl) && (ctrl & PCI_SRIOV_CTRL_VFE) &&
+	       (ctrl & PCI_SRIOV_CTRL_MSE);
+}
+
+/*
+ * A mask of the BARs whose registers do not hold what the host has assigned, and
+ * what that is.  A device in the middle of a reset answers with ones: all of them.
+ */
+static u32 vfio_pci_lost_bars(struct pci_dev *pdev, u32 bars[PCI_STD_NUM_BARS])
+{
+	int i, pos = PCI_BASE_ADDRESS_0;
+	struct pci_bus_region region;
+	u32 val, lost = 0;
+
+	/*
+	 * VFs have none, and who emulates the bit may do so with BARs.  Resources
+	 * of zPCI are not addresses on the bus.
+	 */
+	if (pdev->no_command_memory || IS_ENABLED(CONFIG_S390))
+		return 0;
+
+	for (i = 0; i < PCI_STD_NUM_BARS; i++, pos += 4) {
+		struct resource *res = pci_resource_n(pdev, i);
+
+		if (!res->parent ||
+		    res->flags & (IORESOURCE_UNSET | IORESOURCE_PCI_FIXED))
+			continue;
+
+		pcibios_resource_to_bus(pdev->bus, &region, res);
+		bars[i] = lower_32_bits(region.start);
+		pci_read_config_dword(pdev, pos, &val);
+		val &= res->flags & IORESOURCE_IO ? PCI_BASE_ADDRESS_IO_MASK :
+						    PCI_BASE_ADDRESS_MEM_MASK;
+		if (val != bars[i])
+			lost |= BIT(i);
+		if (!(res->flags & IORESOURCE_MEM_64))
+			continue;
+
+		bars[++i] = upper_32_bits(region.start);
+		pos += 4;
+		pci_read_config_dword(pdev, pos, &val);
+		if (val != bars[i])
+			lost |= BIT(i);
+	}
+
+	return lost;
+}
+
+/*
+ * A reset of the link makes resizable BARs small again.  A BAR that is smaller
+ * than what the host has assigned decodes a part only.
+ */
+static bool vfio_pci_rebar_intact(struct pci_dev *pdev)
+{
+	unsigned int pos, nbars, i;
+	u32 ctrl;
+
+	pos = pdev->rebar_cap;
+	if (!pos)
+		return true;
+
+	pci_read_config_dword(pdev, pos + PCI_REBAR_CTRL, &ctrl);
+	nbars = FIELD_GET(PCI_REBAR_CTRL_NBAR_MASK, ctrl);
+	for (i = 0; i < nbars; i++, pos += 8) {
+		unsigned int bar;
+		u64 size;
+
+		pci_read_config_dword(pdev, pos + PCI_REBAR_CTRL, &ctrl);
+		bar = FIELD_GET(PCI_REBAR_CTRL_BAR_IDX, ctrl);
+		size = BIT_ULL(FIELD_GET(PCI_REBAR_CTRL_BAR_SIZE, ctrl) + 20);
+		if (bar < PCI_STD_NUM_BARS && pci_resource_n(pdev, bar)->parent &&
+		    size != pci_resource_len(pdev, bar))
+			return false;
+	}
+
+	return true;
+}
+
+/*
+ * Ask the hardware whether it decodes the memory, after something that vconfig
+ * does not know of.  Nobody resets the device meanwhile.
+ */
+static void vfio_pci_check_decode(struct vfio_pci_core_device *vdev)
+{
+	struct pci_dev *pdev = vdev->pdev;
+	u32 bars[PCI_STD_NUM_BARS];
+	bool decoded = true;
+	u16 cmd;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	if (pdev->is_virtfn) {
+		decoded = vfio_pci_vf_decoded(pdev);
+	} else if (!pdev->no_command_memory) {
+		pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+		decoded = !PCI_POSSIBLE_ERROR(cmd) &&
+			  (cmd & PCI_COMMAND_MEMORY) &&
+			  !vfio_pci_lost_bars(pdev, bars) &&
+			  vfio_pci_rebar_intact(pdev);
+	}
+
+	WRITE_ONCE(vdev->revocation.lost,
+		   !decoded || READ_ONCE(vdev->revocation.cut_off));
+}
+
+/* With registers that can be read: what the driver says, and ask it again. */
+static bool vfio_pci_not_ready(struct vfio_pci_core_device *vdev)
+{
+	if (!vdev->pci_ops || !vdev->pci_ops->dmabufs_ready ||
+	    vdev->pci_ops->dmabufs_ready(vdev))
+		return false;
+
+	mod_delayed_work(system_percpu_wq, &vdev->revocation.ready_work,
+			 msecs_to_jiffies(VFIO_PCI_READY_POLL_MS));
+	return true;
+}
+
+/*
+ * Look which causes hold.  A path that is busy does so when it is done; without
+ * dma-bufs nobody wants to know, and the device may be closed.
+ */
+static void vfio_pci_revoke_look(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	u32 causes;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	if (rev->busy || list_empty(&vdev->dmabufs))
+		return;
+
+	causes = vfio_pci_causes(vdev);
+	if (!causes && vfio_pci_not_ready(vdev))
+		causes = VFIO_PCI_CAUSE_NOT_READY;
+	vfio_pci_revoke_apply(vdev, causes);
+}
+
+static void vfio_pci_ready_work(struct work_struct *work)
+{
+	struct vfio_pci_core_device *vdev =
+		container_of(to_delayed_work(work), struct vfio_pci_core_device,
+			     revocation.ready_work);
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	vfio_pci_revoke_look(vdev);
+}
+
+/**
+ * vfio_pci_dma_buf_wait_ready - wait for a driver after a reset
+ * @priv: a dma-buf that is revoked for %VFIO_PCI_CAUSE_NOT_READY and nothing else
+ *
+ * For importers that would take a revoked dma-buf for gone, when all that it takes
+ * is a moment.  Who has a new cause, or the end of this one, to tell importers of
+ * waits for dma_resv, and does not have to for long: both are seen here before.
+ *
+ * Context: process context, dma_resv held
+ *
+ * Return: 0 if it is ready now; -EAGAIN if it is not within a bounded time, or
+ * there is another cause; -EINTR if a fatal signal came
+ */
+int vfio_pci_dma_buf_wait_ready(struct vfio_pci_dma_buf *priv)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(VFIO_PCI_READY_WAIT_MS);
+	struct vfio_pci_revocation *rev = &priv->vdev->revocation;
+
+	dma_resv_assert_held(priv->dmabuf->resv);
+
+	while (READ_ONCE(rev->causes) == VFIO_PCI_CAUSE_NOT_READY) {
+		if (READ_ONCE(priv->own_causes) || time_after(jiffies, end))
+			return -EAGAIN;
+		if (schedule_timeout_killable(msecs_to_jiffies(5)) &&
+		    fatal_signal_pending(current))
+			return -EINTR;
+	}
+
+	return READ_ONCE(rev->causes) || READ_ONCE(priv->own_causes) ? -EAGAIN : 0;
+}
+
+/* How to wait for importers that do device DMA */
+struct vfio_pci_drain {
+	bool killable;
+	bool bounded;
+	/* With bounded: jiffies at which to give up */
+	unsigned long end;
+};
+
+static bool vfio_pci_dma_buf_unmapped(struct vfio_pci_dma_buf *priv)
+{
+	/* Pairs with vfio_pci_dma_buf_unmap(): DMA mappings are gone. */
+	return !smp_load_acquire(&priv->nr_mapped);
+}
+
+/*
+ * Wait until no device reaches the memory of a revoked dma-buf.  Restored, there
+ * is nothing to wait for any more.
+ */
+static int vfio_pci_dma_buf_wait(struct vfio_pci_dma_buf *priv,
+				 const struct vfio_pci_drain *drain)
+{
+	const unsigned long slice = msecs_to_jiffies(VFIO_PCI_DRAIN_SLICE_MS);
+
+	while (READ_ONCE(priv->causes)) {
+		if (dma_resv_wait_timeout(priv->dmabuf->resv,
+					  DMA_RESV_USAGE_BOOKKEEP, false,
+					  slice) > 0 &&
+		    wait_event_timeout(priv->wait,
+				       vfio_pci_dma_buf_unmapped(priv) ||
+				       !READ_ONCE(priv->causes), slice))
+			return 0;
+		if (drain->killable && fatal_signal_pending(current))
+			return -EINTR;
+		if (drain->bounded && time_after(jiffies, drain->end))
+			return -ETIMEDOUT;
+	}
+
+	return 0;
+}
+
+static struct vfio_pci_dma_buf *
+vfio_pci_undrained(struct vfio_pci_core_device *vdev, u64 *revocations)
+{
+	struct vfio_pci_dma_buf *priv;
+
+	guard(mutex)(&vdev->dmabufs_lock);
+
+	list_for_each_entry(priv, &vdev->dmabufs, dmabufs_elm) {
+		if (priv->undrained && get_file_active(&priv->dmabuf->file)) {
+			*revocations = priv->revocations;
+			return priv;
+		}
+	}
+
+	return NULL;
+}
+
+/* Nobody restores what the caller has revoked. */
+static int vfio_pci_revoke_drain(struct vfio_pci_core_device *vdev,
+				 const struct vfio_pci_drain *drain)
+{
+	struct vfio_pci_dma_buf *priv;
+	u64 revocations;
+	int ret = 0;
+
+	while (!ret && (priv = vfio_pci_undrained(vdev, &revocations))) {
+		ret = vfio_pci_dma_buf_wait(priv, drain);
+		if (!ret) {
+			guard(mutex)(&vdev->dmabufs_lock);
+			/* What was revoked again is to be waited for again. */
+			if (priv->revocations == revocations)
+				priv->undrained = false;
+		}
+		fput(priv->dmabuf->file);
+	}
+
+	return ret;
+}
+
+/**
+ * vfio_pci_revoke_begin - the device is about to change
+ * @vdev: the device
+ * @cause: why its memory cannot be accessed from now on, or 0 if it can
+ *
+ * Call before the hardware changes.  On return no importer of a dma-buf of @vdev
+ * reaches the memory any more, if there is a @cause.  To be followed by
+ * vfio_pci_revoke_end(), unless it fails, and then the device must not change.
+ *
+ * Context: process context, memory_lock held for write; takes dmabufs_lock and
+ * dma_resv, and waits for importers that do device DMA.
+ *
+ * Return: 0, or -EINTR: a fatal signal came
+ */
+int vfio_pci_revoke_begin(struct vfio_pci_core_device *vdev, u32 cause)
+{
+	const struct vfio_pci_drain drain = { .killable = true };
+	int ret = 0;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		vdev->revocation.busy++;
+		vfio_pci_revoke_apply(vdev, vdev->revocation.causes | cause);
+	}
+	if (cause)
+		ret = vfio_pci_revoke_drain(vdev, &drain);
+	if (ret)
+		vfio_pci_revoke_end(vdev);
+
+	return ret;
+}
+
+/**
+ * vfio_pci_revoke_end - the device has changed
+ * @vdev: the device
+ *
+ * Call once the hardware has changed, whether or not the change succeeded, and
+ * with the state of the device recorded.  What the caller did may have changed
+ * more than it wanted (a reset wakes the device, a power transition can cost it
+ * its registers), so all is looked at: dma-bufs come back if no cause is left.
+ *
+ * Context: process context, memory_lock held for write; takes dmabufs_lock and
+ * dma_resv.
+ */
+void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	bool woken;
+
+	lockdep_assert_held_write(&vdev->memory_lock);
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	if (WARN_ON_ONCE(!rev->busy) || --rev->busy || list_empty(&vdev->dmabufs))
+		return;
+
+	/*
+	 * The user may have set up a device that had lost its registers, or a
+	 * NoSoftRst- device may have lost by waking up what was written in D3hot.
+	 * The end of a reset that goes on finds out.
+	 */
+	woken = (rev->causes & VFIO_PCI_CAUSE_D3) && !vdev->pdev->is_virtfn &&
+		!(vfio_pci_causes(vdev) & VFIO_PCI_CAUSE_D3);
+	if (!rev->resets && (rev->lost || woken))
+		vfio_pci_check_decode(vdev);
+	vfio_pci_revoke_look(vdev);
+}
+
+/**
+ * vfio_pci_revoke_add - a new dma-buf
+ * @vdev: its owner
+ * @priv: the buffer, nobody else knows it
+ *
+ * Context: process context, memory_lock held; takes dmabufs_lock and dma_resv.
+ */
+void vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
+			 struct vfio_pci_dma_buf *priv)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+
+	lockdep_assert_held(&vdev->memory_lock);
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	/* Nobody has looked while there were none. */
+	if (list_empty(&vdev->dmabufs) &&
+	    (!rev->resets || vdev->pdev->is_virtfn))
+		vfio_pci_check_decode(vdev);
+	list_add_tail(&priv->dmabufs_elm, &vdev->dmabufs);
+	vfio_pci_revoke_look(vdev);
+}
+
+/**
+ * vfio_pci_driver_can_revoke - does the driver tell us what we have to know?
+ * @vdev: an opened device
+ *
+ * Memory that is exported has to be taken away from importers before each reset,
+ * and in each error, of which only the driver's callbacks learn.
+ *
+ * Context: any, the device is bound.
+ *
+ * Return: true if all callbacks are there
+ */
+bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev)
+{
+	const struct pci_error_handlers *handlers = vdev->pdev->driver->err_handler;
+
+	return handlers && handlers->reset_prepare && handlers->reset_done &&
+	       handlers->error_detected && handlers->slot_reset &&
+	       handlers->resume;
+}
+
+/**
+ * vfio_pci_core_reset_prepare - revoke the dma-bufs, a reset follows
+ * @pdev: a device bound to a VFIO driver, opened or not
+ *
+ * For &pci_error_handlers.reset_prepare: the PCI core resets the device, because
+ * somebody wrote to its reset attribute in sysfs, or because VFIO asked for it
+ * and has revoked the dma-bufs already.
+ *
+ * An importer whose own device is being reset as well, and was stopped before it
+ * could unmap, keeps the reset waiting for a bounded time only.
+ *
+ * Context: process context, device lock held, config space blocked.  memory_lock
+ * may be held or not; takes dmabufs_lock and dma_resv.
+ */
+void vfio_pci_core_reset_prepare(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *vdev = dev_get_drvdata(&pdev->dev);
+	const struct vfio_pci_drain drain = {
+		.bounded = true,
+		.end = jiffies + msecs_to_jiffies(VFIO_PCI_RESET_DRAIN_MS),
+	};
+
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		WRITE_ONCE(vdev->revocation.resets, vdev->revocation.resets + 1);
+		vfio_pci_revoke_apply(vdev, vdev->revocation.causes |
+					    VFIO_PCI_CAUSE_RESET);
+	}
+	if (vfio_pci_revoke_drain(vdev, &drain))
+		pci_warn(pdev, "importers of dma-bufs do not stop, resetting\n");
+}
+EXPORT_SYMBOL_GPL(vfio_pci_core_reset_prepare);
+
+/**
+ * vfio_pci_core_reset_done - restore the dma-bufs after a reset
+ * @pdev: as for vfio_pci_core_reset_prepare(), to each call of which belongs one
+ *	of this
+ *
+ * For &pci_error_handlers.reset_done.  The reset has brought the device to D0,
+ * which may have cost it its registers (NoSoftRst-) before the PCI core saved
+ * them: memory that the user had decoded may not be decoded any more.
+ *
+ * Context: as vfio_pci_core_reset_prepare().
+ */
+void vfio_pci_core_reset_done(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *vdev = dev_get_drvdata(&pdev->dev);
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	if (WARN_ON_ONCE(!rev->resets))
+		return;
+	WRITE_ONCE(rev->resets, rev->resets - 1);
+	/* VFs have nothing to lose, but they may get it back. */
+	if (!rev->resets && (!pdev->is_virtfn || rev->lost))
+		vfio_pci_check_decode(vdev);
+	vfio_pci_revoke_look(vdev);
+}
+EXPORT_SYMBOL_GPL(vfio_pci_core_reset_done);
+
+/* Takes effect what vfio_pci_revoke_error() and its like have noted. */
+static void vfio_pci_error_work(struct work_struct *work)
+{
+	struct vfio_pci_core_device *vdev =
+		container_of(work, struct vfio_pci_core_device,
+			     revocation.error_work);
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	u8 events;
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	scoped_guard(spinlock, &rev->error_lock) {
+		events = rev->events;
+		rev->events = 0;
+	}
+
+	/*
+	 * Even if it is over: importers that were turned away meanwhile are told
+	 * by the end of a revocation that they can map again.  The memory may be
+	 * read as ones now, what importers' devices do to it ends nowhere; nobody
+	 * waits for them here, but who changes the device next does.
+	 */
+	if (events & VFIO_PCI_ERROR_LOST) {
+		WRITE_ONCE(rev->lost, true);
+		vfio_pci_revoke_apply(vdev, rev->causes | VFIO_PCI_CAUSE_LOST |
+					    VFIO_PCI_CAUSE_ERROR);
+	}
+	/* If the user has set the device up again before, nobody took notice. */
+	if ((events & VFIO_PCI_ERROR_OVER) && !rev->busy && !rev->resets &&
+	    !list_empty(&vdev->dmabufs))
+		vfio_pci_check_decode(vdev);
+	vfio_pci_revoke_look(vdev);
+}
+
+static void vfio_pci_error_event(struct vfio_pci_core_device *vdev, u8 event,
+				 bool cut_off)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+
+	scoped_guard(spinlock, &rev->error_lock) {
+		rev->events |= event;
+		WRITE_ONCE(rev->cut_off, cut_off);
+	}
+	schedule_work(&rev->error_work);
+}
+
+/**
+ * vfio_pci_revoke_error - the PCI core has found an error
+ * @vdev: the device, opened or not
+ * @state: of the channel
+ *
+ * For &pci_error_handlers.error_detected.  The link is about to be reset if it is
+ * frozen: whatever the user does until recovery ends, the memory stays away.  A
+ * failure for good ends that as well; a reset, or opening the device, and setting
+ * it up may help.
+ *
+ * Context: any but interrupts; takes a leaf spinlock.
+ */
+void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+			   pci_channel_state_t state)
+{
+	if (state != pci_channel_io_normal)
+		vfio_pci_error_event(vdev, VFIO_PCI_ERROR_LOST,
+				     state == pci_channel_io_frozen);
+}
+
+/**
+ * vfio_pci_core_aer_slot_reset - the link was reset
+ * @pdev: a device bound to a VFIO driver, opened or not
+ *
+ * For &pci_error_handlers.slot_reset.  If the error was not fatal it is the driver
+ * of another device behind the same bridge that wanted this.  Nobody said so
+ * before, so all there is to do is to take the memory back, as the device lost its
+ * setup.
+ *
+ * Context: device lock held.
+ *
+ * Return: %PCI_ERS_RESULT_NONE, leaving it to those who asked for the reset
+ * whether it was of use
+ */
+pci_ers_result_t vfio_pci_core_aer_slot_reset(struct pci_dev *pdev)
+{
+	/* Until resume, which comes next unless recovery fails. */
+	vfio_pci_error_event(dev_get_drvdata(&pdev->dev), VFIO_PCI_ERROR_LOST,
+			     true);
+
+	return PCI_ERS_RESULT_NONE;
+}
+EXPORT_SYMBOL_GPL(vfio_pci_core_aer_slot_reset);
+
+/**
+ * vfio_pci_core_aer_resume - the PCI core is done with an error
+ * @pdev: a device bound to a VFIO driver, opened or not
+ *
+ * For &pci_error_handlers.resume.
+ *
+ * Context: device lock held.
+ */
+void vfio_pci_core_aer_resume(struct pci_dev *pdev)
+{
+	vfio_pci_error_event(dev_get_drvdata(&pdev->dev), VFIO_PCI_ERROR_OVER,
+			     false);
+}
+EXPORT_SYMBOL_GPL(vfio_pci_core_aer_resume);
+
+/*
+ * When error recovery has reset the link it is for drivers to restore registers.
+ * While a device is open that is for its user, see vfio_bar_restore().  If it was
+ * closed, or the user closes it instead, nobody does.
+ */
+static void vfio_pci_restore_lost_bars(struct pci_dev *pdev)
+{
+	u32 bars[PCI_STD_NUM_BARS], lost;
+	u16 cmd;
+	int i;
+
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	if (PCI_POSSIBLE_ERROR(cmd))
+		return;
+
+	lost = vfio_pci_lost_bars(pdev, bars);
+	if (!lost)
+		return;
+
+	pci_info(pdev, "BARs were lost, restoring them\n");
+	/* Half of an address is none to decode. */
+	if (!pdev->mmio_always_on)
+		pci_write_config_word(pdev, PCI_COMMAND, cmd &
+				      ~(PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
+	for (i = 0; i < PCI_STD_NUM_BARS; i++)
+		if (lost & BIT(i))
+			pci_write_config_dword(pdev,
+					       PCI_BASE_ADDRESS_0 + 4 * i,
+					       bars[i]);
+	pci_write_config_word(pdev, PCI_COMMAND, cmd);
+}
+
+/**
+ * vfio_pci_revoke_open - set up what a device has lost while it was closed
+ * @vdev: the device, about to be enabled, in D0
+ *
+ * Not while it answers with ones or somebody resets it, nor while somebody else
+ * has config space for himself.
+ *
+ * Context: process context; takes dmabufs_lock, keeps users off config space.
+ */
+void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev)
+{
+	struct pci_dev *pdev = vdev->pdev;
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	if (vdev->revocation.resets)
+		return;
+	/* Whoever has it may be waiting for dmabufs_lock. */
+	if (!pci_cfg_access_trylock(pdev))
+		return;
+	vfio_pci_restore_lost_bars(pdev);
+	pci_cfg_access_unlock(pdev);
+}
+
+/* A dma-buf of this device that is named by an fd; to be put by its dmabuf. */
+static struct vfio_pci_dma_buf *
+vfio_pci_dma_buf_get(struct vfio_pci_core_device *vdev, int fd)
+{
+	struct vfio_pci_dma_buf *priv;
+	struct dma_buf *dmabuf;
+
+	dmabuf = dma_buf_get(fd);
+	if (IS_ERR(dmabuf))
+		return ERR_CAST(dmabuf);
+
+	priv = vfio_pci_dma_buf_find(vdev, dmabuf);
+	if (IS_ERR(priv))
+		dma_buf_put(dmabuf);
+
+	return priv;
+}
+
+static void
+vfio_pci_dma_buf_get_state(struct vfio_pci_core_device *vdev,
+			   struct vfio_pci_dma_buf *priv,
+			   struct vfio_device_feature_dma_buf_state *state)
+{
+	u32 causes;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	/* Not under dma_resv: a map that waits for the device may hold it. */
+	causes = priv->causes;
+
+	/* What cannot be mapped is not ok, even if the work is still to run. */
+	if (priv->vdev && READ_ONCE(vdev->revocation.cut_off))
+		causes |= VFIO_PCI_CAUSE_ERROR;
+
+	state->causes = vfio_pci_causes_for_user(causes);
+	state->state = causes ? VFIO_DMA_BUF_STATE_REVOKED :
+				VFIO_DMA_BUF_STATE_OK;
+	state->flags = causes & VFIO_PCI_CAUSE_CLOSED ?
+		       VFIO_DMA_BUF_STATE_FLAG_PERMANENT : 0;
+}
+
+/* Importers that could not be restored may have what they need by now. */
+static void vfio_pci_dma_buf_retry(struct vfio_pci_dma_buf *priv)
+{
+	struct dma_resv *resv = priv->dmabuf->resv;
+	unsigned int before, after = 0;
+
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
+	/* Neither could be restored, nor may dma_resv be waited for, see above. */
+	if (priv->causes)
+		return;
+
+	dma_resv_lock(resv, NULL);
+	before = dma_buf_restore_errors(priv->dmabuf);
+	if (before)
+		after = dma_buf_mappings_restored(priv->dmabuf);
+	dma_resv_unlock(resv);
+
+	if (before != after)
+		vfio_pci_dma_buf_notify(priv);
+}
+
+/* Waits for nobody, see vfio_pci_dma_buf_wait(). */
+static int vfio_pci_dma_buf_set_state(struct vfio_pci_dma_buf *priv, u32 state)
+{
+	if (!priv->vdev)
+		return -ENODEV;
+
+	if (state == VFIO_DMA_BUF_STATE_REVOKED) {
+		WRITE_ONCE(priv->own_causes,
+			   priv->own_causes | VFIO_PCI_CAUSE_USER);
+		vfio_pci_dma_buf_apply(priv);
+	} else if (priv->own_causes & VFIO_PCI_CAUSE_USER) {
+		WRITE_ONCE(priv->own_causes,
+			   priv->own_causes & ~VFIO_PCI_CAUSE_USER);
+		vfio_pci_dma_buf_apply(priv);
+	} else {
+		vfio_pci_dma_buf_retry(priv);
+	}
+
+	return 0;
+}
+
+static int
+vfio_pci_dma_buf_do_state(struct vfio_pci_core_device *vdev, bool set,
+			  struct vfio_device_feature_dma_buf_state *state)
+{
+	const struct vfio_pci_drain drain = { .killable = true };
+	struct vfio_pci_dma_buf *priv;
+	int ret;
+
+	priv = vfio_pci_dma_buf_get(vdev, state->dmabuf_fd);
+	if (IS_ERR(priv))
+		return PTR_ERR(priv);
+
+	ret = mutex_lock_killable(&vdev->dmabufs_lock);
+	if (ret)
+		goto out_put;
+	if (set)
+		ret = vfio_pci_dma_buf_set_state(priv, state->state);
+	else
+		vfio_pci_dma_buf_get_state(vdev, priv, state);
+	mutex_unlock(&vdev->dmabufs_lock);
+	if (!set && !ret) {
+		dma_resv_lock(priv->dmabuf->resv, NULL);
+		state->nr_not_restored = dma_buf_restore_errors(priv->dmabuf);
+		dma_resv_unlock(priv->dmabuf->resv);
+	}
+
+	if (!ret && set && state->state == VFIO_DMA_BUF_STATE_REVOKED)
+		ret = vfio_pci_dma_buf_wait(priv, &drain);
+
+out_put:
+	dma_buf_put(priv->dmabuf);
+	return ret;
+}
+
+/**
+ * vfio_pci_feature_dma_buf_state - the state of a dma-buf, for the user
+ * @vdev: the device
+ * @flags: of VFIO_DEVICE_FEATURE
+ * @arg: a struct vfio_device_feature_dma_buf_state
+ * @argsz: size of @arg
+ *
+ * memory_lock is not needed: what the user wants has nothing to do with the state
+ * of the device.
+ *
+ * Context: process context; takes dmabufs_lock and dma_resv, and waits for
+ * importers that do device DMA.
+ *
+ * Return: 0, or an errno as described with VFIO_DEVICE_FEATURE_DMA_BUF_STATE.
+ */
+int vfio_pci_feature_dma_buf_state(struct vfio_pci_core_device *vdev, u32 flags,
+				   void __user *arg, size_t argsz)
+{
+	struct vfio_device_feature_dma_buf_state state;
+	bool set = flags & VFIO_DEVICE_FEATURE_SET;
+	int ret;
+
+	if (!vdev->pci_ops || !vdev->pci_ops->get_dmabuf_phys)
+		return -EOPNOTSUPP;
+
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET |
+				 VFIO_DEVICE_FEATURE_GET, sizeof(state));
+	if (ret != 1)
+		return ret;
+
+	if (copy_from_user(&state, arg, sizeof(state)))
+		return -EFAULT;
+	if (state.causes || state.flags || state.nr_not_restored ||
+	    state.__reserved)
+		return -EINVAL;
+	if (state.state != VFIO_DMA_BUF_STATE_OK &&
+	    !(set && state.state == VFIO_DMA_BUF_STATE_REVOKED))
+		return -EINVAL;
+
+	ret = vfio_pci_dma_buf_do_state(vdev, set, &state);
+	if (!ret && !set && copy_to_user(arg, &state, sizeof(state)))
+		ret = -EFAULT;
+
+	return ret;
+}
+
+/**
+ * vfio_pci_feature_dma_buf_eventfd - tell the user when a dma-buf's state changes
+ * @vdev: the device
+ * @flags: of VFIO_DEVICE_FEATURE
+ * @arg: a struct vfio_device_feature_dma_buf_eventfd
+ * @argsz: size of @arg
+ *
+ * Context: process context; takes dmabufs_lock.
+ *
+ * Return: 0, or an errno as described with VFIO_DEVICE_FEATURE_DMA_BUF_EVENTFD.
+ */
+int vfio_pci_feature_dma_buf_eventfd(struct vfio_pci_core_device *vdev,
+				     u32 flags, void __user *arg, size_t argsz)
+{
+	struct vfio_device_feature_dma_buf_eventfd args;
+	struct eventfd_ctx *event = NULL;
+	struct vfio_pci_dma_buf *priv;
+	int ret;
+
+	if (!vdev->pci_ops || !vdev->pci_ops->get_dmabuf_phys)
+		return -EOPNOTSUPP;
+
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET,
+				 sizeof(args));
+	if (ret != 1)
+		return ret;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.eventfd < -1)
+		return -EINVAL;
+
+	priv = vfio_pci_dma_buf_get(vdev, args.dmabuf_fd);
+	if (IS_ERR(priv))
+		return PTR_ERR(priv);
+
+	if (args.eventfd >= 0) {
+		event = eventfd_ctx_fdget(args.eventfd);
+		if (IS_ERR(event)) {
+			ret = PTR_ERR(event);
+			goto out_put;
+		}
+	}
+
+	ret = mutex_lock_killable(&vdev->dmabufs_lock);
+	if (!ret) {
+		/* Closed for good: it will not change any more. */
+		if (priv->vdev)
+			swap(priv->event, event);
+		else
+			ret = -ENODEV;
+		mutex_unlock(&vdev->dmabufs_lock);
+	}
+	if (event)
+		eventfd_ctx_put(event);
+
+out_put:
+	dma_buf_put(priv->dmabuf);
+	return ret;
+}
+
+/**
+ * vfio_pci_revoke_init - initialize what only dma-bufs need
+ * @vdev: the device
+ */
+void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+
+	mutex_init(&vdev->dmabufs_lock);
+	INIT_LIST_HEAD(&vdev->dmabufs);
+	spin_lock_init(&rev->error_lock);
+	INIT_WORK(&rev->error_work, vfio_pci_error_work);
+	INIT_DELAYED_WORK(&rev->ready_work, vfio_pci_ready_work);
+}
+
+/**
+ * vfio_pci_revoke_fini - undo vfio_pci_revoke_init()
+ * @vdev: the device
+ */
+void vfio_pci_revoke_fini(struct vfio_pci_core_device *vdev)
+{
+	mutex_destroy(&vdev->dmabufs_lock);
+}
+
+/**
+ * vfio_pci_revoke_registered - a device can be opened from now on
+ * @vdev: the device
+ *
+ * A reset with a dma-buf around is rare, and what importers do inside dma_resv is
+ * theirs to decide: tell lockdep about the order right away.
+ */
+void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
+{
+	struct dma_resv resv;
+
+	if (!IS_ENABLED(CONFIG_LOCKDEP))
+		return;
+
+	dma_resv_init(&resv);
+	down_write(&vdev->memory_lock);
+	mutex_lock(&vdev->dmabufs_lock);
+	dma_resv_lock(&resv, NULL);
+	spin_lock(&vdev->revocation.error_lock);
+	spin_unlock(&vdev->revocation.error_lock);
+	dma_resv_unlock(&resv);
+	mutex_unlock(&vdev->dmabufs_lock);
+	up_write(&vdev->memory_lock);
+	dma_resv_fini(&resv);
+}
+
+/**
+ * vfio_pci_revoke_unregistered - nothing is left to do for dma-bufs
+ * @vdev: the device, closed
+ *
+ * Context: process context, device lock held, so that no callback of the PCI core
+ * runs.
+ */
+void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
+{
+	cancel_work_sync(&vdev->revocation.error_work);
+	cancel_delayed_work_sync(&vdev->revocation.ready_work);
+}
+
+/**
+ * vfio_pci_dma_buf_cleanup - the device is being closed
+ * @vdev: the device
+ *
+ * Tells importers that waiting is over: nothing ends this cause.  Returns when
+ * nobody reaches the memory any more, however long that takes, and killed or not:
+ * the device is given back to the host next.
+ *
+ * Context: process context; takes dmabufs_lock and dma_resv, and waits for
+ * importers that do device DMA.
+ */
+void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev)
+{
+	const struct vfio_pci_drain drain = {};
+	struct vfio_pci_dma_buf *priv, *tmp;
+
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		list_for_each_entry(priv, &vdev->dmabufs, dmabufs_elm)
+			WRITE_ONCE(priv->own_causes, priv->own_causes |
+						     VFIO_PCI_CAUSE_CLOSED);
+		vfio_pci_revoke_apply(vdev, vdev->revocation.causes);
+	}
+	vfio_pci_revoke_drain(vdev, &drain);
+
+	/*
+	 * That includes those without a file: their release may be under way, or
+	 * may not come while somebody holds the dentry (O_PATH).
+	 */
+	guard(mutex)(&vdev->dmabufs_lock);
+	list_for_each_entry_safe(priv, tmp, &vdev->dmabufs, dmabufs_elm)
+		vfio_pci_dma_buf_disown(vdev, priv);
+}

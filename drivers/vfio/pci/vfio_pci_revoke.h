@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Causes for which the memory of a device cannot be accessed, what a dma-buf is
+ * to those who revoke it, and the hooks by which the rest of vfio-pci-core does.
+ * The model and its rules are described in vfio_pci_revoke.c.
+ */
+#ifndef VFIO_PCI_REVOKE_H
+#define VFIO_PCI_REVOKE_H
+
+#include <linux/bits.h>
+#include <linux/dma-buf.h>
+#include <linux/types.h>
+#include <linux/vfio.h>
+#include <linux/vfio_pci_core.h>
+#include <linux/wait.h>
+
+struct eventfd_ctx;
+struct p2pdma_provider;
+struct phys_vec;
+
+/**
+ * enum vfio_pci_cause - why memory cannot be accessed, a bit each
+ * @VFIO_PCI_CAUSE_DECODE: the user has decode off, or has not turned it on
+ * @VFIO_PCI_CAUSE_D3: the device is in D3
+ * @VFIO_PCI_CAUSE_PM_ENTRY: the user lets the device sleep,
+ *	VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+ * @VFIO_PCI_CAUSE_RESET: a reset goes on
+ * @VFIO_PCI_CAUSE_CLOSED: the device was closed; for ever
+ * @VFIO_PCI_CAUSE_LOST: the hardware does not decode, whatever the user sees
+ * @VFIO_PCI_CAUSE_ERROR: the PCI core has cut the device off
+ * @VFIO_PCI_CAUSE_NOT_READY: the driver says that a reset is not over yet
+ * @VFIO_PCI_CAUSE_D1_D2: it is in D1 or D2, and need not answer either, which does
+ *	not keep the user from trying
+ * @VFIO_PCI_CAUSE_USER: the user has taken this dma-buf back
+ *
+ * All but USER and CLOSED are about the device, and the same for its dma-bufs.
+ */
+enum vfio_pci_cause {
+	VFIO_PCI_CAUSE_DECODE		= BIT(0),
+	VFIO_PCI_CAUSE_D3		= BIT(1),
+	VFIO_PCI_CAUSE_PM_ENTRY		= BIT(2),
+	VFIO_PCI_CAUSE_RESET		= BIT(3),
+	VFIO_PCI_CAUSE_CLOSED		= BIT(4),
+	VFIO_PCI_CAUSE_LOST		= BIT(5),
+	VFIO_PCI_CAUSE_ERROR		= BIT(6),
+	VFIO_PCI_CAUSE_NOT_READY	= BIT(7),
+	VFIO_PCI_CAUSE_D1_D2		= BIT(8),
+	VFIO_PCI_CAUSE_USER		= BIT(9),
+};
+
+/*
+ * What keeps the user from reading and writing: an access wakes a device that
+ * sleeps, and one during a reset that VFIO does not do itself ends nowhere.
+ */
+#define VFIO_PCI_CAUSES_RDWR	(VFIO_PCI_CAUSE_DECODE | VFIO_PCI_CAUSE_D3)
+
+/* What is SIGBUS: an access to mapped memory does not wake the device. */
+#define VFIO_PCI_CAUSES_FAULT	(VFIO_PCI_CAUSES_RDWR | VFIO_PCI_CAUSE_PM_ENTRY)
+
+u32 vfio_pci_causes(struct vfio_pci_core_device *vdev);
+
+#if IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
+/**
+ * struct vfio_pci_dma_buf - ranges of a BAR, or of what a driver has in its place
+ * @dmabuf: for importers; has no reference, its release frees this
+ * @vdev: the owner, NULL once it is closed; cleared under dmabufs_lock and
+ *	vfio_pci_dma_buf_owner_lock, either is enough to read it
+ * @dmabufs_elm: in the owner's list, under dmabufs_lock
+ * @size: of all ranges, in bytes
+ * @phys_vec: the ranges, in the order of the buffer
+ * @starts: offset in the buffer of each range
+ * @provider: of P2PDMA
+ * @nr_ranges: entries of @phys_vec and @starts
+ * @region_index: which BAR
+ * @attrs: DMA_BUF_EXTENT_READ and so on, the same for all ranges
+ * @host_unmappable: the user has asked for it, under dmabufs_lock
+ * @no_cpu: nor may importers use the CPU; set under dma_resv, for ever
+ * @own_causes: those that are not the device's, written under dmabufs_lock
+ * @causes: for which it is revoked; written under dmabufs_lock and dma_resv
+ * @undrained: it was revoked, and somebody may still do DMA; under dmabufs_lock
+ * @revocations: how often it was revoked, under dmabufs_lock
+ * @nr_mapped: mappings that scatterlist importers hold; written under dma_resv
+ * @wait: for @nr_mapped to become 0
+ * @event: signalled when the state changes, under dmabufs_lock
+ */
+struct vfio_pci_dma_buf {
+	struct dma_buf *dmabuf;
+	struct vfio_pci_core_device *vdev;
+	struct list_head dmabufs_elm;
+	size_t size;
+	struct phys_vec *phys_vec;
+	u64 *starts;
+	struct p2pdma_provider *provider;
+	u32 nr_ranges;
+	u32 region_index;
+	u32 attrs;
+	bool host_unmappable;
+	bool no_cpu;
+	u32 own_causes;
+	u32 causes;
+	bool undrained;
+	u64 revocations;
+	unsigned int nr_mapped;
+	wait_queue_head_t wait;
+	struct eventfd_ctx *event;
+};
+
+/* vfio_pci_dmabuf.c */
+struct vfio_pci_dma_buf *
+vfio_pci_dma_buf_find(struct vfio_pci_core_device *vdev,
+		      struct dma_buf *dmabuf);
+void vfio_pci_dma_buf_disown(struct vfio_pci_core_device *vdev,
+			     struct vfio_pci_dma_buf *priv);
+
+/* vfio_pci_revoke.c: for the exporter */
+void vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
+			 struct vfio_pci_dma_buf *priv);
+int vfio_pci_dma_buf_wait_ready(struct vfio_pci_dma_buf *priv);
+bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev);
+u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev);
+int vfio_pci_feature_dma_buf_state(struct vfio_pci_core_device *vdev, u32 flags,
+				   void __user *arg, size_t argsz);
+int vfio_pci_feature_dma_buf_eventfd(struct vfio_pci_core_device *vdev,
+				     u32 flags, void __user *arg, size_t argsz);
+
+/* vfio_pci_revoke.c: hooks */
+int vfio_pci_revoke_begin(struct vfio_pci_core_device *vdev, u32 cause);
+void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_fini(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev);
+void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+			   pci_channel_state_t state);
+void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev);
+#else
+static inline u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev)
+{
+	return 0;
+}
+
+static inline int
+vfio_pci_feature_dma_buf_state(struct vfio_pci_core_device *vdev, u32 flags,
+			       void __user *arg, size_t argsz)
+{
+	return -ENOTTY;
+}
+
+static inline int
+vfio_pci_feature_dma_buf_eventfd(struct vfio_pci_core_device *vdev, u32 flags,
+				 void __user *arg, size_t argsz)
+{
+	return -ENOTTY;
+}
+
+static inline int vfio_pci_revoke_begin(struct vfio_pci_core_device *vdev,
+					u32 cause)
+{
+	return 0;
+}
+
+static inline void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void vfio_pci_revoke_fini(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void
+vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void
+vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+					 pci_channel_state_t state)
+{
+}
+
+static inline void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev)
+{
+}
+#endif
+
+#endif

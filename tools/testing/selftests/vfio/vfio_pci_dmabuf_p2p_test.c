@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tests of device memory as dma-bufs: what reaches the memory, by DMA of another
+ * device.  See vfio_pci_dmabuf_util.h.
+ *
+ * INITIATOR is a device with a driver in libvfio: it DMAs into EXPORTER's BAR,
+ * and the BAR is written to with patterns, so name one only if the BAR is plain
+ * memory.  Without it the tests are skipped.
+ *
+ * DMA into a BAR whose decoding is off proves nothing, as the device would drop
+ * it; the proof is DMA to the same IOVA with decoding on again.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/mman.h>
+
+#include <linux/sizes.h>
+
+#include "vfio_pci_dmabuf_util.h"
+
+/*
+ * DMA of another device into the BAR.  Both devices share one IOAS; buf is host
+ * memory in it, bar_iova is where tests put slices of the BAR.
+ */
+FIXTURE(vfio_pci_dmabuf_p2p_test) {
+	struct iommu *iommu;
+	struct iova_allocator *iova_allocator;
+	struct vfio_pci_device *exporter;
+	struct vfio_pci_device *initiator;
+	struct dma_region buf;
+	iova_t bar_iova;
+	u64 page;
+	int bar;
+};
+
+static void dma_region_setup(struct iommu *iommu,
+			     struct iova_allocator *iova_allocator,
+			     struct dma_region *region, u64 size)
+{
+	region->vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(region->vaddr, MAP_FAILED);
+	region->iova = iova_allocator_alloc(iova_allocator, size);
+	region->size = size;
+	iommu_map(iommu, region);
+}
+
+static void dma_region_teardown(struct iommu *iommu, struct dma_region *region)
+{
+	iommu_unmap(iommu, region);
+	VFIO_ASSERT_EQ(munmap(region->vaddr, region->size), 0);
+}
+
+FIXTURE_SETUP(vfio_pci_dmabuf_p2p_test)
+{
+	if (!initiator_bdf)
+		SKIP(return, "No device given that can DMA");
+
+	self->page = getpagesize();
+	self->iommu = iommu_init(MODE_IOMMUFD);
+	self->exporter = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	self->bar = vfio_pci_largest_bar(self->exporter, 8 * self->page);
+	if (self->bar < 0)
+		SKIP(return, "%s has no memory BAR of 8 pages", exporter_bdf);
+
+	self->initiator = vfio_pci_device_init(initiator_bdf, self->iommu);
+	if (!self->initiator->driver.ops)
+		SKIP(return, "libvfio has no driver for %s", initiator_bdf);
+
+	self->iova_allocator = iova_allocator_init(self->iommu);
+	dma_region_setup(self->iommu, self->iova_allocator,
+			 &self->initiator->driver.region, SZ_2M);
+	dma_region_setup(self->iommu, self->iova_allocator, &self->buf, SZ_2M);
+	self->bar_iova = iova_allocator_alloc(self->iova_allocator, SZ_2M);
+	vfio_pci_driver_init(self->initiator);
+}
+
+FIXTURE_TEARDOWN(vfio_pci_dmabuf_p2p_test)
+{
+	vfio_pci_driver_remove(self->initiator);
+	dma_region_teardown(self->iommu, &self->buf);
+	dma_region_teardown(self->iommu, &self->initiator->driver.region);
+	iova_allocator_cleanup(self->iova_allocator);
+	vfio_pci_device_cleanup(self->initiator);
+	vfio_pci_device_cleanup(self->exporter);
+	iommu_cleanup(self->iommu);
+}
+
+/* Set all of some pages of the BAR to a byte. */
+static void bar_fill(struct vfio_pci_device *device, int bar, u64 offset,
+		     u64 size, u8 byte)
+{
+	u8 *buf = malloc_assert(size);
+
+	memset(buf, byte, size);
+	vfio_pci_bar_write(device, bar, offset, buf, size);
+	free(buf);
+}
+
+/* Is all of this part of the BAR this byte? */
+static bool bar_is(struct vfio_pci_device *device, int bar, u64 offset,
+		   u64 size, u8 byte)
+{
+	u8 *buf = malloc_assert(size);
+	bool ret = true;
+	u64 i;
+
+	vfio_pci_bar_read(device, bar, offset, buf, size);
+	for (i = 0; i < size && ret; i++)
+		ret = buf[i] == byte;
+	free(buf);
+
+	return ret;
+}
+
+/*
+ * DMA this byte to an IOVA.  The result says little where the IOVA is not
+ * mapped: some devices notice, some do not.
+ */
+static int dma_fill(FIXTURE_DATA(vfio_pci_dmabuf_p2p_test) *self, iova_t iova,
+		    u64 size, u8 byte)
+{
+	memset(self->buf.vaddr, byte, size);
+
+	return vfio_pci_driver_memcpy(self->initiator, self->buf.iova, iova,
+				      size);
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, write_and_read)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	iommu_map_file(self->iommu, fd, 0, 8 * page, self->bar_iova);
+
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova + 2 * page, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, 2 * page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 2 * page, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 3 * page, 5 * page, 0x11));
+
+	/* And back into host memory. */
+	memset(self->buf.vaddr, 0, page);
+	ASSERT_EQ(0, vfio_pci_driver_memcpy(self->initiator,
+					    self->bar_iova + 2 * page,
+					    self->buf.iova, page));
+	ASSERT_EQ(0x22, *(u8 *)self->buf.vaddr);
+	ASSERT_EQ(0, memcmp(self->buf.vaddr, self->buf.vaddr + 1, page - 1));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, 8 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, slice)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	iommu_map_file(self->iommu, fd, 3 * page, page, self->bar_iova);
+	/* The mapping alone has to keep the memory. */
+	ASSERT_EQ(0, close(fd));
+
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, 3 * page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 3 * page, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 4 * page, 4 * page, 0x11));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, ranges_with_hole)
+{
+	u64 page = self->page;
+	struct vfio_region_dma_range ranges[] = {
+		{ .offset = 4 * page, .length = 2 * page },
+		{ .offset = page, .length = 2 * page },
+	};
+	int i, fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export(self->exporter, self->bar, ranges, 2,
+				    O_RDWR);
+
+	/* The buffer's pages 0 to 3 are the BAR's 4, 5, 1, 2. */
+	iommu_map_file(self->iommu, fd, 0, 4 * page, self->bar_iova);
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, dma_fill(self, self->bar_iova + i * page, page,
+				      0x20 + i));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 2 * page, page, 0x23));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 3 * page, page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x20));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x21));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 6 * page, 2 * page, 0x11));
+	iommu_unmap_iova(self->iommu, self->bar_iova, 4 * page);
+
+	/* The slice of pages 1 and 2 has the seam in it. */
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	iommu_map_file(self->iommu, fd, page, 2 * page, self->bar_iova);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, dma_fill(self, self->bar_iova + i * page, page,
+				      0x30 + i));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x31));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 2 * page, 3 * page, 0x11));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x30));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 6 * page, 2 * page, 0x11));
+	iommu_unmap_iova(self->iommu, self->bar_iova, 2 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, decode)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, 2 * page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	iommu_map_file(self->iommu, fd, 0, 2 * page, self->bar_iova);
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	vfio_pci_set_memory_decode(self->exporter, false);
+	dma_fill(self, self->bar_iova, page, 0x33);
+	vfio_pci_set_memory_decode(self->exporter, true);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	/* The device would take it now, the IOMMU must not let it through. */
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	/* A new mapping works. */
+	iommu_unmap_iova(self->iommu, self->bar_iova, 2 * page);
+	iommu_map_file(self->iommu, fd, 0, 2 * page, self->bar_iova);
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x55));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x55));
+	iommu_unmap_iova(self->iommu, self->bar_iova, 2 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, close_device)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	iommu_map_file(self->iommu, fd, 0, page, self->bar_iova);
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	/* Opening it again turns decoding on again: only the IOMMU is left. */
+	vfio_pci_device_cleanup(self->exporter);
+	self->exporter = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	bar_fill(self->exporter, self->bar, 0, page, 0x33);
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * Mappings of real IOMMUs, with DMA to tell what they do: ranges with a hole
+ * between them, IOMMU_IOAS_MAP_RESTORE.  The hole is where a device has its
+ * MSI-X table: a VMM leaves these pages out of the dma-buf and of the IOVAs.
+ */
+
+TEST_F(vfio_pci_dmabuf_p2p_test, hole_in_iova)
+{
+	u64 page = self->page;
+	struct vfio_region_dma_range ranges[] = {
+		{ .offset = 0, .length = 2 * page },
+		{ .offset = 3 * page, .length = 3 * page },
+	};
+	int i, fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export(self->exporter, self->bar, ranges, 2,
+				    O_RDWR);
+
+	/* One mapping each, laid out as the BAR is. */
+	iommu_map_file(self->iommu, fd, 0, 2 * page, self->bar_iova);
+	iommu_map_file(self->iommu, fd, 2 * page, 3 * page,
+		       self->bar_iova + 3 * page);
+	for (i = 0; i < 8; i++)
+		dma_fill(self, self->bar_iova + i * page, page, 0x20 + i);
+	for (i = 0; i < 8; i++)
+		EXPECT_TRUE(bar_is(self->exporter, self->bar, i * page, page,
+				   i == 2 || i > 5 ? 0x11 : 0x20 + i));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, 6 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_ranges)
+{
+	u64 page = self->page;
+	struct vfio_region_dma_range ranges[] = {
+		{ .offset = 0, .length = 2 * page },
+		{ .offset = 4 * page, .length = 2 * page },
+	};
+	iova_t other = self->bar_iova + 16 * page;
+	int i, fd;
+
+	bar_fill(self->exporter, self->bar, 0, 8 * page, 0x11);
+	fd = vfio_pci_dmabuf_export(self->exporter, self->bar, ranges, 2,
+				    O_RDWR);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, 4 * page,
+				      self->bar_iova, MAP_RW_RESTORE));
+	/* The same memory, of somebody who did not ask for it back. */
+	iommu_map_file(self->iommu, fd, 0, 4 * page, other);
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x20));
+	ASSERT_EQ(0, dma_fill(self, other + 2 * page, page, 0x21));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+
+	vfio_pci_set_memory_decode(self->exporter, false);
+	dma_fill(self, self->bar_iova, page, 0x30);
+	dma_fill(self, other + 2 * page, page, 0x31);
+	vfio_pci_set_memory_decode(self->exporter, true);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+
+	/*
+	 * The device takes it again: DMA to the other faults, there is nobody
+	 * else to stop it.
+	 */
+	for (i = 0; i < 4; i++)
+		dma_fill(self, other + i * page, page, 0x40);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x20));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x11));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x21));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x11));
+
+	/* DMA to the restored one reaches each range, and nothing between. */
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(0, dma_fill(self, self->bar_iova + i * page, page,
+				      0x50 + i));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x50));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, page, page, 0x51));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 2 * page, 2 * page, 0x11));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 4 * page, page, 0x52));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 5 * page, page, 0x53));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, 4 * page);
+	iommu_unmap_iova(self->iommu, other, 4 * page);
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_mapped_while_revoked)
+{
+	u64 page = self->page;
+	iova_t gone = self->bar_iova + 16 * page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, 2 * page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, gone,
+				      MAP_RW_RESTORE));
+	vfio_pci_set_memory_decode(self->exporter, false);
+	ASSERT_EQ(-ENODEV, __iommu_map_file(self->iommu, fd, 0, page,
+					    self->bar_iova, MAP_RW));
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, self->bar_iova,
+				      MAP_RW_RESTORE));
+	iommu_unmap_iova(self->iommu, gone, page);
+	vfio_pci_set_memory_decode(self->exporter, true);
+
+	dma_fill(self, gone, page, 0x22);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x11));
+	EXPECT_EQ(0, dma_fill(self, self->bar_iova, page, 0x33));
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+	ASSERT_EQ(0, close(fd));
+}
+
+TEST_F(vfio_pci_dmabuf_p2p_test, restore_not_after_close)
+{
+	u64 page = self->page;
+	int fd;
+
+	bar_fill(self->exporter, self->bar, 0, page, 0x11);
+	fd = vfio_pci_dmabuf_export_bar(self->exporter, self->bar);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, page, self->bar_iova,
+				      MAP_RW_RESTORE));
+	ASSERT_EQ(0, dma_fill(self, self->bar_iova, page, 0x22));
+	ASSERT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x22));
+
+	/* Whoever opens the device next gets it without old mappings. */
+	vfio_pci_device_cleanup(self->exporter);
+	self->exporter = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	vfio_pci_set_memory_decode(self->exporter, false);
+	vfio_pci_set_memory_decode(self->exporter, true);
+	bar_fill(self->exporter, self->bar, 0, page, 0x33);
+	dma_fill(self, self->bar_iova, page, 0x44);
+	EXPECT_TRUE(bar_is(self->exporter, self->bar, 0, page, 0x33));
+
+	iommu_unmap_iova(self->iommu, self->bar_iova, page);
+	ASSERT_EQ(0, close(fd));
+}
+
+int main(int argc, char *argv[])
+{
+	return dmabuf_main(argc, argv);
+}

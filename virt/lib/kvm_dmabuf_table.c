@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KVM's mapping type of dma-bufs, and its tables
+ *
+ * A guest accesses a dma-buf through its stage-2 page tables.  Only KVM can
+ * write these, a page or a block at a time, when the guest faults.  So there is
+ * nothing that an exporter could map the buffer into, as it could for a device
+ * or an IOMMU domain, and KVM has a mapping type of its own.
+ *
+ * This file is the type's converter, the only code that sees both what the
+ * exporter says and what KVM needs.  It is built in.  From the exporter's extents
+ * it makes a table of a slice of the buffer, &struct kvm_dmabuf_table, that is
+ * opaque to KVM.  All that KVM can do with one is to look up a page that a guest
+ * has faulted on.  Nothing here returns an extent, and every function is exported
+ * to KVM alone.
+ *
+ * The truth is with the exporter.  A table is what the exporter said at a layout
+ * generation, and for as long as that has not changed the table is still true,
+ * whether or not the buffer can be accessed now.  So memory that comes back to
+ * where it was needs no new table.
+ *
+ * Locks:
+ *
+ *  - Tables are made and changed under the buffer's dma_resv.
+ *  - They are looked up in under RCU, and freed after a grace period.
+ *  - A table is rewritten in place, when the memory has moved and the number of
+ *    extents is the same, only while its user tells nobody of it.  Those who were
+ *    told before may still be looking: table->seq tells them.  They do not wait
+ *    for the writer, who can sleep, but give up.
+ *
+ * Invariants:
+ *
+ *  - The extents of a table that is valid cover the slice in order and without
+ *    gaps, and table->nr never changes.  So a lookup that races with rewriting
+ *    reads nonsense, but nothing outside the table.
+ *  - A table that could not be rewritten to the end is not valid, and is not
+ *    used before it has been.
+ */
+
+#include <linux/bsearch.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-buf-extents.h>
+#include <linux/dma-buf-mapping.h>
+#include <linux/dma-resv.h>
+#include <linux/export.h>
+#include <linux/kvm_dmabuf_table.h>
+#include <linux/kvm_dmabuf_type.h>
+#include <linux/log2.h>
+#include <linux/pfn.h>
+#include <linux/seqlock.h>
+#include <linux/slab.h>
+
+/* Whoever imports with this type has to be able to look up in a table. */
+const struct dma_buf_mapping_type kvm_dmabuf_type = {
+	.name = "kvm",
+	.extents = true,
+};
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_type, "kvm,vfio-pci-core,dma-buf-mock");
+
+/* One physically contiguous part of the slice, alike in all attributes. */
+struct kvm_dmabuf_extent {
+	u64 start;		/* its first page, counted from the slice's */
+	u64 npages;
+	kvm_pfn_t pfn;		/* where the first page is */
+	u32 attrs;		/* DMA_BUF_EXTENT_* */
+};
+
+struct kvm_dmabuf_table {
+	struct rcu_head rcu;
+	/* What generation the extents are of, if they are of one at all */
+	u64 generation;
+	bool valid;
+	/* Attributes of all, and of any of the extents */
+	u32 all_attrs;
+	u32 any_attrs;
+	/* Odd while the extents are being rewritten */
+	seqcount_t seq;
+	unsigned int nr;
+	struct kvm_dmabuf_extent extents[] __counted_by(nr);
+};
+
+static int kvm_dmabuf_count_extents(struct dma_buf_attachment *attach,
+				    u64 offset, u64 end)
+{
+	struct dma_buf_extent extent;
+	int nr, r;
+
+	for (nr = 0; offset < end; nr++) {
+		if (nr == INT_MAX)
+			return -EOVERFLOW;
+
+		r = dma_buf_next_extent(attach, offset, end, true, &extent);
+		if (r)
+			return r;
+		offset += extent.len;
+	}
+	return nr;
+}
+
+static int kvm_dmabuf_fill_table(struct kvm_dmabuf_table *table,
+				 struct dma_buf_attachment *attach,
+				 u64 offset, u64 size)
+{
+	u64 pos = offset, end = offset + size;
+	struct dma_buf_extent extent;
+	unsigned int i;
+	int r;
+
+	table->all_attrs = ~0;
+	table->any_attrs = 0;
+
+	for (i = 0; i < table->nr; i++) {
+		r = dma_buf_next_extent(attach, pos, end, true, &extent);
+		if (r)
+			return r;
+
+		table->extents[i] = (struct kvm_dmabuf_extent) {
+			.start = PHYS_PFN(pos - offset),
+			.npages = extent.len >> PAGE_SHIFT,
+			.pfn = PHYS_PFN(extent.phys),
+			.attrs = extent.attrs,
+		};
+		table->all_attrs &= extent.attrs;
+		table->any_attrs |= extent.attrs;
+		pos += extent.len;
+	}
+	return 0;
+}
+
+static struct kvm_dmabuf_table *kvm_dmabuf_alloc_table(unsigned int nr,
+						       gfp_t gfp)
+{
+	struct kvm_dmabuf_table *table;
+
+	table = kvmalloc_flex(*table, extents, nr, gfp);
+	if (!table)
+		return NULL;
+
+	table->nr = nr;
+	table->valid = false;
+	seqcount_init(&table->seq);
+	return table;
+}
+
+/*
+ * The memory is elsewhere, or there was no table yet.  The layout is asked for,
+ * which is the same whether or not the buffer is revoked, and dma_resv makes the
+ * number of extents that is counted the one that is stored.
+ */
+static int kvm_dmabuf_make_table(struct dma_buf_attachment *attach, u64 offset,
+				 u64 size, gfp_t gfp,
+				 struct kvm_dmabuf_table **ptable)
+{
+	struct kvm_dmabuf_table *table = *ptable;
+	int nr, r;
+
+	nr = kvm_dmabuf_count_extents(attach, offset, offset + size);
+	if (nr < 0)
+		return nr;
+
+	if (!table || table->nr != nr) {
+		table = kvm_dmabuf_alloc_table(nr, gfp);
+		if (!table)
+			return -ENOMEM;
+		kvm_dmabuf_table_free(*ptable);
+		*ptable = table;
+	}
+
+	/* Readers do not spin on it, so that preemption can stay enabled. */
+	table->valid = false;
+	raw_write_seqcount_begin(&table->seq);
+	r = kvm_dmabuf_fill_table(table, attach, offset, size);
+	raw_write_seqcount_end(&table->seq);
+	if (r)
+		return r;
+
+	table->generation = dma_buf_layout_generation(attach);
+	table->valid = true;
+	return 0;
+}
+
+/**
+ * kvm_dmabuf_table_map - make a table of a slice, or bring one up to date
+ * @attach: of KVM's mapping type
+ * @offset: where in the buffer the slice begins, in bytes, page-aligned
+ * @size: its length in bytes, page-aligned; the slice is inside the buffer
+ * @gfp: how to allocate a table, if that is needed
+ * @table: the table of this slice, or NULL when there is none yet; updated
+ *
+ * A table that is true already is left as it is, in a time that does not depend
+ * on its size, and nothing can fail.  Else it is rewritten in place, if that is
+ * possible without allocating, or replaced.
+ *
+ * If the buffer is revoked now, *@table becomes the table of where the memory was
+ * and, as far as the exporter knows, will be.
+ *
+ * Context: the caller holds dma_resv, and lets nobody look up in *@table who has
+ * not begun to already.
+ *
+ * Return: 0 if the slice can be mapped now, or a negative errno:
+ *
+ * * -EAGAIN - the buffer is revoked now; *@table was updated all the same
+ * * -EINTR - a fatal signal ended a wait for the device
+ * * -ENODEV - the buffer's owner is gone
+ * * -EIO - the exporter's extents violate their contract
+ * * -EOVERFLOW - the slice has more than INT_MAX extents
+ * * -ENOMEM - out of memory
+ */
+int kvm_dmabuf_table_map(struct dma_buf_attachment *attach, u64 offset,
+			 u64 size, gfp_t gfp, struct kvm_dmabuf_table **table)
+{
+	struct dma_buf_extent extent;
+	int revoked, r;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	revoked = dma_buf_next_extent(attach, offset, offset + PAGE_SIZE, false,
+				      &extent);
+	if (revoked && revoked != -EAGAIN)
+		return revoked;
+
+	if (!*table || !(*table)->valid ||
+	    (*table)->generation != dma_buf_layout_generation(attach)) {
+		r = kvm_dmabuf_make_table(attach, offset, size, gfp, table);
+		if (r)
+			return r;
+	}
+	attach->mapped = !revoked;
+	return revoked;
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_map, "kvm");
+
+/**
+ * kvm_dmabuf_table_free - free a table when nobody can be looking any more
+ * @table: that nobody is told of any more; may be NULL
+ *
+ * Context: may sleep.
+ */
+void kvm_dmabuf_table_free(struct kvm_dmabuf_table *table)
+{
+	kvfree_rcu(table, rcu);
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_free, "kvm");
+
+/**
+ * kvm_dmabuf_table_check - can a memslot be had of this slice at all?
+ * @table: from kvm_dmabuf_table_map()
+ * @write: the slot is not read-only
+ * @cached: the VM can map memory cacheable that the host has no mapping of
+ *
+ * Context: the caller holds the dma_resv under which the table was made.
+ *
+ * Return: 0, or a negative errno:
+ *
+ * * -EPERM - an extent cannot be read, or not be written though @write
+ * * -EOPNOTSUPP - an extent has to be mapped cacheable, and cannot be
+ */
+int kvm_dmabuf_table_check(const struct kvm_dmabuf_table *table, bool write,
+			   bool cached)
+{
+	if (!(table->all_attrs & DMA_BUF_EXTENT_READ))
+		return -EPERM;
+	if (write && !(table->all_attrs & DMA_BUF_EXTENT_WRITE))
+		return -EPERM;
+	if (!cached && (table->any_attrs & DMA_BUF_EXTENT_CACHED))
+		return -EOPNOTSUPP;
+	return 0;
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_check, "kvm");
+
+static int kvm_dmabuf_cmp_page(const void *key, const void *elt)
+{
+	const struct kvm_dmabuf_extent *extent = elt;
+	u64 page = *(const u64 *)key;
+
+	if (page < extent->start)
+		return -1;
+	return page >= extent->start + extent->npages;
+}
+
+static const struct kvm_dmabuf_extent *
+kvm_dmabuf_find_extent(const struct kvm_dmabuf_table *table, u64 page)
+{
+	/* What is not cut by a hole has one. */
+	if (page < table->extents[0].npages)
+		return &table->extents[0];
+
+	return bsearch(&page, table->extents, table->nr,
+		       sizeof(table->extents[0]), kvm_dmabuf_cmp_page);
+}
+
+/*
+ * The largest naturally aligned block that contains @page, within which gfn and
+ * pfn advance together, and that stays inside the extent.
+ */
+static unsigned int
+kvm_dmabuf_max_order(const struct kvm_dmabuf_extent *extent, gfn_t base_gfn,
+		     u64 page)
+{
+	gfn_t gfn = base_gfn + page;
+	gfn_t start = base_gfn + extent->start;
+	gfn_t skew = start ^ extent->pfn;
+	unsigned int order = ilog2(extent->npages);
+
+	if (skew)
+		order = min_t(unsigned int, order, __ffs64(skew));
+
+	for (; order; order--) {
+		gfn_t first = ALIGN_DOWN(gfn, BIT_ULL(order));
+
+		if (first >= start &&
+		    first + BIT_ULL(order) <= start + extent->npages)
+			break;
+	}
+	return order;
+}
+
+/**
+ * kvm_dmabuf_table_lookup - where one page of the slice is
+ * @table: from kvm_dmabuf_table_map()
+ * @base_gfn: where in the guest the slice begins
+ * @gfn: the page, inside the slice
+ * @page: filled in on success
+ *
+ * Context: any; RCU read lock held.  Takes no lock and does not wait.
+ *
+ * Return: 0, or a negative errno:
+ *
+ * * -EAGAIN - the table is being rewritten: the buffer was revoked since the
+ *   caller was told of the table
+ * * -EINVAL - @gfn is not inside the slice
+ */
+int kvm_dmabuf_table_lookup(const struct kvm_dmabuf_table *table,
+			    gfn_t base_gfn, gfn_t gfn,
+			    struct kvm_dmabuf_page *page)
+{
+	const struct kvm_dmabuf_extent *found;
+	struct kvm_dmabuf_extent extent = {};
+	u64 index = gfn - base_gfn;
+	unsigned int seq;
+
+	if (!raw_seqcount_try_begin(&table->seq, seq))
+		return -EAGAIN;
+
+	found = kvm_dmabuf_find_extent(table, index);
+	if (found)
+		extent = *found;
+
+	if (read_seqcount_retry(&table->seq, seq))
+		return -EAGAIN;
+	if (!found)
+		return -EINVAL;
+
+	*page = (struct kvm_dmabuf_page) {
+		.pfn = extent.pfn + (index - extent.start),
+		.nr = extent.npages - (index - extent.start),
+		.max_order = kvm_dmabuf_max_order(&extent, base_gfn, index),
+		.mmio = extent.attrs & DMA_BUF_EXTENT_MMIO,
+		.cached = extent.attrs & DMA_BUF_EXTENT_CACHED,
+		.wc = extent.attrs & DMA_BUF_EXTENT_WC,
+		.readable = extent.attrs & DMA_BUF_EXTENT_READ,
+		.writable = extent.attrs & DMA_BUF_EXTENT_WRITE,
+	};
+	return 0;
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_lookup, "kvm");
