@@ -40,12 +40,15 @@ run_tests() { # SCRIPT...
 	prove --exec /bin/sh --jobs "$JOBS" --verbose --comments "$@" | tee -a "$out/prove.log"
 }
 
+programs=
 build_stage() { # ARCH FLAVOUR VMM
 	export ARCH=$1
 	phase "packages for $1" "$TOP/scripts/deps.sh"
 	DEBUG=$([ "$2" = release ] || echo 1) GUEST=${3:+1} \
 		phase "kernel, $1, $2" "$TOP/scripts/build.sh"
-	phase "test programs, $1" "$TOP/scripts/selftests.sh"
+	# They are the same for all kernels of an architecture.
+	[[ " $programs " == *" $1 "* ]] || phase "test programs, $1" "$TOP/scripts/selftests.sh"
+	programs+=" $1"
 	"$TOP/lab/initramfs.sh" "$1" "$2"
 	[ -z "$3" ] || phase "QEMU" env SKIP_BUILD=1 "$TOP/lab/vmm.sh" prepare
 }

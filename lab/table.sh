@@ -6,10 +6,9 @@
 # table ARCH FLAVOUR PROFILE TIER: "name timeout command" lines of one boot.
 # ONLY= keeps the tests whose name matches one of its shell patterns.
 #
-# A line for both flavours runs on the release kernel alone where the debug kernel
-# is three times as dear as what it finds: in tier ci on arm64, since what debug
-# finds in common code x86 finds. Unless somebody asks for a flavour or for tests by
-# name.
+# In tier ci a line for both flavours runs on both kernels of x86, and elsewhere on
+# the release kernel alone: what debug finds in common code it finds on x86. Unless
+# somebody asks for a flavour or for tests by name.
 table() {
 	local arch=$1 flavour=$2 profile=$3 tier=$4
 	local name archs flavours machine t limit prog pat keep d
