@@ -38,6 +38,8 @@ COMMON = [
     (r"^device reset", "device reset"),
     (r"^slot|^pre-fault", "ioctl of the VM"),
 ]
+# Parameters of the figures that are a curve and no ratio.
+CURVE = r"(\d+) ranges, (\d+) importers"
 
 
 def read(path):
@@ -145,13 +147,36 @@ def scaling(rows):
     return out
 
 
+def curve(rows):
+    """Many ranges, many importers: a line for each number of importers."""
+    found, sizes = {}, set()
+    for (op, params), row in rows.items():
+        ranges, importers = map(int, re.fullmatch(CURVE, params).groups())
+        found.setdefault((op, importers), {})[ranges] = row["dmabuf"]
+        sizes.add(ranges)
+    sizes = sorted(sizes)
+    heads = ["Operation", "Importers"] + [f"ranges: {r:,}" for r in sizes] + [
+        "an importer", "most to least"]
+    return heads, [
+        [op, f"{n:,}"] + [number(by.get(r)) for r in sizes] +
+        [number(by[sizes[-1]] // (1 if op.startswith("map") else n)),
+         times(by[sizes[-1]] / by[sizes[0]])]
+        for (op, n), by in sorted(found.items())]
+
+
 def rst(rows, units):
+    many = {k: rows.pop(k) for k in list(rows) if re.fullmatch(CURVE, k[1])}
     out = [rst_table(HEADS, [columns(k, rows, units[k]) for k in rows])]
     scale = scaling(rows)
     if scale:
         out += ["", "What 512 GiB cost, in what 64 GiB cost:", "",
                 rst_table(["Operation", "Of", "64 GiB", "512 GiB", "dma-buf",
                            "VMA cold"], scale)]
+    if many:
+        out += ["", "Buffers of many ranges with many importers, each of which maps a page in",
+                "an IOAS with ``IOMMU_IOAS_MAP_RESTORE``; instructions. *An importer* is",
+                "the share of one at the largest number of ranges, *most to least* what the",
+                "number of ranges makes:", "", rst_table(*curve(many))]
     out += ["", f".. figure:: {PLOT}",
             "   :alt: cost by dma-buf in that by VMA, for each operation", "",
             "   Cost by dma-buf in the cost by VMA. Left of 1 the dma-buf is cheaper;",

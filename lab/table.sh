@@ -63,11 +63,11 @@ build_machine() { # ARCH FLAVOUR
 	"$TOP/lab/initramfs.sh" "$1" "$2"
 }
 
-# DIR, where a machine ran a single line: dies unless its program succeeded.
+# DIR, where a machine ran the lines of DIR/list: dies unless all of them succeeded.
 program_succeeded() {
 	local rc
-	rc=$(tr -d '\r' <"$1/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }')
-	[ "${rc:-none}" = 0 ] && return
+	rc=$(tr -d '\r' <"$1/tests.log" | awk '$1 == "@@" && $2 == "end" { print $4 }' | tr '\n' ' ')
+	[[ $rc == *[!0\ ]* || $(wc -w <<<"$rc") -ne $(wc -l <"$1/list") ]] || return 0
 	tail -n 20 "$1/tests.log" >&2
 	die "the program ended with status ${rc:-none} (${1#"$TOP"/}/console.log has the kernel's side)"
 }
