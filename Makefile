@@ -8,12 +8,12 @@
 # PROFILE= (machine of make shell), TOPIC= (make check, make series), FAST=1 and
 # FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
 # BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
-# version of the kernel), DEPS=skip, DOC= (make bench), GROUP= (make profile),
+# version of the kernel), DEPS=skip, DOC= and BEFORE= (make bench), GROUP= (make profile),
 # VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED
-export TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
+export BEFORE TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
 
 .PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check hooks series objdiff
 
@@ -25,7 +25,7 @@ help:
 	@echo '  make test      what CI runs: build, boot, test; ARCH= and FLAVOURS= pick kernels'
 	@echo
 	@echo '  make test-all  the slow tests too; ONLY="pattern ..." picks tests'
-	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document'
+	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document, BEFORE= compares'
 	@echo '  make profile   where the instructions of make bench go; GROUP= of its figures'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
 	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1)'

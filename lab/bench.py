@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""bench.py DIR [DOC]: make tables and a plot of DIR/figures.tsv.
+"""bench.py DIR [DOC [BEFORE]]: make tables and a plot of DIR/figures.tsv.
 
 DOC is a reStructuredText document: what is between its two markers is replaced
-by the table, and the plot is put beside it.
+by the table, and the plot is put beside it.  BEFORE is the figures.tsv of another
+kernel, to tell what has become of its figures: the document gets a table of that,
+too, if it has a pair of markers for it.
 """
 
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 BEGIN, END = ".. figures: begin", ".. figures: end"
+BEGIN_CHANGES, END_CHANGES = ".. changes: begin", ".. changes: end"
 PLOT = "dmabuf-performance.svg"
 
 # The most that dma-buf may cost, in VMAs that are cold.  First match counts.
@@ -30,6 +33,8 @@ BARS = [
 WARM = 1.01
 # Operations that are there to see what is in the others.
 INFO = r"entry, access, exit|restore|memory|IOMMU|deletion|common"
+# What has become of a figure is told if it changed by more than that.
+CHANGED = 0.01
 # What is in an operation's figures that has nothing to do with what is measured.
 COMMON = [
     (r"^guest fault", "exit to KVM and entry"),
@@ -227,11 +232,39 @@ def svg(rows):
     return "\n".join(out) + "\n"
 
 
-def update(doc, table, plot):
-    text = doc.read_text()
-    head, rest = text.split(BEGIN + "\n", 1)
-    tail = rest.split(END, 1)[1]
-    doc.write_text(f"{head}{BEGIN}\n\n{table}\n{END}{tail}")
+def changes(rows, before):
+    """What has changed since, and all of ordinary memory, which should not."""
+    out, same = [], 0
+    for key, row in rows.items():
+        old = before.get(key, {})
+        pairs = [(old.get(who), row.get(who)) for who in ("dmabuf", "vma-cold", "ordinary")]
+        pairs = [(a, b) if a and b else (None, None) for a, b in pairs]
+        if all(a is None for a, _ in pairs):
+            continue
+        if pairs[2][0] is None and all(a is None or abs(b / a - 1) <= CHANGED
+                                       for a, b in pairs):
+            same += 1
+            continue
+        out.append([key[0], key[1]] + [c for a, b in pairs
+                                       for c in (number(a), number(b),
+                                                 times(a and b / a))])
+    heads = ["Operation", "Of"]
+    for who in ("dma-buf", "VMA", "ordinary"):
+        heads += [f"{who} before", "now", "ratio"]
+    return rst_table(heads, out) + f"\n\n{same} other figures changed by 1 % at most.\n"
+
+
+def between(text, begin, end, new):
+    head, rest = text.split(begin + "\n", 1)
+    tail = rest.split(end, 1)[1]
+    return f"{head}{begin}\n\n{new}\n{end}{tail}"
+
+
+def update(doc, table, plot, changed):
+    text = between(doc.read_text(), BEGIN, END, table)
+    if changed and BEGIN_CHANGES in text:
+        text = between(text, BEGIN_CHANGES, END_CHANGES, changed)
+    doc.write_text(text)
     (doc.parent / PLOT).write_text(plot)
 
 
@@ -244,9 +277,15 @@ def main():
     table, plot = rst(rows, units), svg(rows)
     (where / "table.rst").write_text(table)
     (where / PLOT).write_text(plot)
-    if len(sys.argv) > 2:
-        update(Path(sys.argv[2]), table, plot)
+    changed = None
+    if len(sys.argv) > 3:
+        changed = changes(rows, read(Path(sys.argv[3]))[0])
+        (where / "changes.rst").write_text(changed)
+    if len(sys.argv) > 2 and sys.argv[2]:
+        update(Path(sys.argv[2]), table, plot, changed)
     print(table)
+    if changed:
+        print(changed)
     missed = [k for k, r in rows.items() if verdict(k, r).startswith("missed")]
     met = [k for k, r in rows.items() if verdict(k, r) == "met"]
     print(f"{len(met)} bars met, {len(missed)} missed")

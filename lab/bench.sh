@@ -10,7 +10,8 @@
 #   table.rst     the same to read, and dmabuf-performance.svg to look at
 #
 # DOC=FILE puts table and plot into a document, between its two markers, and
-# beside it.
+# beside it. BEFORE=FILE is the figures.tsv of another kernel, and makes a table
+# of what has changed, changes.rst.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
@@ -30,4 +31,4 @@ say "==> measuring (${dir#"$TOP"/}/tests.log)"
 "$TOP/lab/boot.sh" "$ARCH" release bench "$dir/list" "$dir" || true
 tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >"$dir/figures.tsv"
 program_succeeded "$dir"
-python3 "$TOP/lab/bench.py" "$dir" ${DOC:+"$DOC"}
+python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}" ${BEFORE:+"$BEFORE"}
