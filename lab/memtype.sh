@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# memtype.sh: compile and run lab/memtype.c with the functions as they are in
-# the kernel tree now. A function that is not found is an error.
+# memtype.sh: compile and run lab/memtype.c and lab/memtype-riscv.c with the
+# functions as they are in the kernel tree now. A function that is not found is an
+# error.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
@@ -18,6 +19,11 @@ cut_out() { # FILE FUNCTION: from its first line to its closing brace
 		END { exit !found }' "$TREE/$1" || die "$1 has no $2()"
 }
 
+compile_and_run() { # PROGRAM
+	gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/$1" "$TOP/lab/$1.c"
+	"$dir/$1"
+}
+
 {
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_ignore_guest_pat
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_get_mt_mask
@@ -25,5 +31,10 @@ cut_out() { # FILE FUNCTION: from its first line to its closing brace
 	cut_out arch/x86/kvm/mmu/dmabuf.c kvm_dmabuf_memtype
 	cut_out arch/x86/kvm/mmu/spte.c kvm_is_uncached_pfn
 } >"$dir/memtype-functions.h"
-gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/memtype" "$TOP/lab/memtype.c"
-"$dir/memtype"
+compile_and_run memtype
+
+{
+	cut_out arch/riscv/kvm/dmabuf.c dmabuf_map_level
+	cut_out arch/riscv/kvm/dmabuf.c dmabuf_prot
+} >"$dir/memtype-functions.h"
+compile_and_run memtype-riscv
