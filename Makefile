@@ -9,7 +9,8 @@
 # FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
 # BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
 # version of the kernel), DEPS=skip, DOC= and BEFORE= (make bench), GROUP= (make profile),
-# VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test).
+# VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test),
+# SLOW= (times the tests' timeouts).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED

@@ -4,7 +4,8 @@
 # Reads lab/tests.tab, and what several commands do with a line of it.
 
 # table ARCH FLAVOUR PROFILE TIER: "name timeout command" lines of one boot.
-# ONLY= keeps the tests whose name matches one of its shell patterns.
+# ONLY= keeps the tests whose name matches one of its shell patterns. SLOW= multiplies
+# all timeouts, for a machine that has other things to do.
 #
 # In tier ci a line for both flavours runs on both kernels of x86, and elsewhere on
 # the release kernel alone: what debug finds in common code it finds on x86. Unless
@@ -28,6 +29,7 @@ table() {
 		done
 		[ -n "$keep" ] || continue
 		[ "$flavour" != debug ] || limit=$((limit * 4))
+		limit=$((limit * ${SLOW:-1}))
 		while [[ $prog =~ @([a-z]+) ]]; do
 			d=$(device_address "${BASH_REMATCH[1]}")
 			prog=${prog/@"${BASH_REMATCH[1]}"/$d}
