@@ -428,7 +428,7 @@ static void unmap_much(void)
 
 int main(int argc, char *argv[])
 {
-	int rounds = argc > 1 ? atoi(argv[1]) : 20;
+	int rounds = argc > 1 ? atoi(argv[1]) : 8;
 
 	unmap_much();
 	for (seed = 1; seed <= (unsigned long)rounds; seed++) {

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# gstage.sh [ROUNDS]: compile and run lab/gstage.c with arch/riscv/kvm/gstage.c as
-# it is in the kernel tree now.
+# gstage.sh [ROUNDS]: compile and run lab/gstage.c with arch/riscv/kvm/gstage.c,
+# and lab/gstage-faults.c with the fault handlers, as they are in the kernel tree
+# now.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
@@ -18,3 +19,23 @@ cp "$TREE/arch/riscv/kvm/gstage.c" "$dir/gstage-kernel.c"
 gcc -O1 -g -Wall -Werror -Wno-unused-function -Wno-unused-variable -fsanitize=address \
 	-isystem "$dir" -I"$dir" -o "$dir/gstage" "$TOP/lab/gstage.c"
 ASAN_OPTIONS=detect_leaks=0 "$dir/gstage" "$@"
+
+cut_out() { # FILE FUNCTION: from its first line to its closing brace
+	awk -v fn="$2" '
+		!on && /^[a-z].*\(/ && index($0, " " fn "(") { on = 1; found = 1 }
+		on
+		on && /^}/ { on = 0 }
+		END { exit !found }' "$TREE/$1" || die "$1 has no $2()"
+}
+
+{
+	for f in dmabuf_map_level dmabuf_prot dmabuf_map dmabuf_fault_exit kvm_riscv_dmabuf_fault; do
+		cut_out arch/riscv/kvm/dmabuf.c $f
+	done
+	for f in fault_by_walk fault_is_write access_fault mmio_fault dmabuf_fault page_fault; do
+		cut_out arch/riscv/kvm/vcpu_exit.c gstage_$f
+	done
+} >"$dir/faults-functions.h"
+gcc -O1 -Wall -Werror -Wno-unused-function -Wno-discarded-qualifiers -I"$dir" \
+	-o "$dir/faults" "$TOP/lab/gstage-faults.c"
+"$dir/faults"

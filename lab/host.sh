@@ -119,7 +119,7 @@ try "tree, then refresh, changes nothing" "$TOP/scripts/refresh.sh" --check
 try "a patch that does not apply is named and leaves nothing half done" broken_patch_is_refused
 try "no overlay file is a file of the base" no_foreign_files
 try "memory types of EPT and of the G-stage follow the attributes of a dma-buf" "$TOP/lab/memtype.sh"
-try "G-stage tables of riscv are all freed, and flushed before" "$TOP/lab/gstage.sh"
+try "riscv: faults come to what they should, tables are flushed and freed" "$TOP/lab/gstage.sh"
 try "every file has an SPDX line" spdx_everywhere
 try "every file the series adds is in MAINTAINERS" in_maintainers
 echo "1..$n"
