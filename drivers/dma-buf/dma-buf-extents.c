@@ -40,9 +40,15 @@
  * into the kernel, since the walk over extents is not exported. What it exports
  * to its importer returns no extent and no physical address.
  *
+ * An importer could read its own page table, and must not. There is one that
+ * has to: the IOAS of a device without an IOMMU, whose user needs the address to
+ * program the device, and CAP_SYS_RAWIO to get it. It can be had until the buffer
+ * is revoked, and what the device does with it afterwards nobody controls.
+ *
  * An extent has attributes, and these are all that is known about the memory:
- * what may be done with it (read, write), what it is (MMIO or not) and how it
- * is to be mapped (uncached, write-combining, write-back).
+ * what may be done with it (read, write), what it is (MMIO or not), how it is
+ * to be mapped (uncached, write-combining, write-back) and for whom (private to
+ * a confidential guest, or shared).
  *
  * While a buffer is revoked, &dma_buf_extent_ops.get_extent fails, so nothing
  * can be mapped. &dma_buf_extent_ops.get_layout still answers: a converter uses
@@ -51,7 +57,7 @@
 
 #define ATTRS_ALL	(DMA_BUF_EXTENT_READ | DMA_BUF_EXTENT_WRITE |	\
 			 DMA_BUF_EXTENT_MMIO | DMA_BUF_EXTENT_WC |	\
-			 DMA_BUF_EXTENT_CACHED)
+			 DMA_BUF_EXTENT_CACHED | DMA_BUF_EXTENT_PRIVATE)
 #define ATTRS_CACHE	(DMA_BUF_EXTENT_WC | DMA_BUF_EXTENT_CACHED)
 
 bool dma_buf_extent_ops_valid(const struct dma_buf_export_info *exp_info)
@@ -62,9 +68,26 @@ bool dma_buf_extent_ops_valid(const struct dma_buf_export_info *exp_info)
 	       PAGE_ALIGNED(exp_info->size);
 }
 
-static bool extent_valid(struct dma_buf *dmabuf, u64 offset,
+/* Did the exporter say, in what was agreed on, that memory may be private? */
+static bool private_announced(struct dma_buf_attachment *attach)
+{
+	const struct dma_buf_core *core = dma_buf_core(attach->dmabuf);
+	const struct dma_buf_match *match = attach->match;
+	unsigned int i;
+
+	for (i = 0; i < core->nr_matches; i++)
+		if (core->matches[i].type == match->type &&
+		    core->matches[i].model == match->model &&
+		    (match->private || !core->matches[i].private))
+			return core->matches[i].private;
+
+	return false;
+}
+
+static bool extent_valid(struct dma_buf_attachment *attach, u64 offset,
 			 const struct dma_buf_extent *extent)
 {
+	struct dma_buf *dmabuf = attach->dmabuf;
 	phys_addr_t last_phys;
 	u64 end;
 
@@ -75,6 +98,10 @@ static bool extent_valid(struct dma_buf *dmabuf, u64 offset,
 	    check_add_overflow(extent->phys, extent->len - 1, &last_phys))
 		return false;
 	if (offset < extent->offset || offset >= end || end > dmabuf->size)
+		return false;
+	/* Not announced, so the importer may not know of it. */
+	if ((extent->attrs & DMA_BUF_EXTENT_PRIVATE) &&
+	    !private_announced(attach))
 		return false;
 	return !(extent->attrs & ~ATTRS_ALL) &&
 	       (extent->attrs & ATTRS_CACHE) != ATTRS_CACHE;
@@ -87,10 +114,11 @@ static bool error_valid(int error, bool layout)
 }
 
 /* The exporter's own extent around @offset */
-static int get_extent(struct dma_buf *dmabuf, u64 offset, bool layout,
-		      struct dma_buf_extent *extent)
+static int get_extent(struct dma_buf_attachment *attach, u64 offset,
+		      bool layout, struct dma_buf_extent *extent)
 {
-	const struct dma_buf_extent_ops *ops = dmabuf->extent_ops;
+	struct dma_buf *dmabuf = attach->dmabuf;
+	const struct dma_buf_extent_ops *ops = dma_buf_core(dmabuf)->extent_ops;
 	bool valid;
 	int ret;
 
@@ -101,7 +129,7 @@ static int get_extent(struct dma_buf *dmabuf, u64 offset, bool layout,
 		ret = ops->get_extent(dmabuf, offset, extent);
 
 	valid = ret ? error_valid(ret, layout) :
-		      extent_valid(dmabuf, offset, extent);
+		      extent_valid(attach, offset, extent);
 	if (WARN_ONCE(!valid, "dma-buf: bad extent of exporter %s\n",
 		      dmabuf->exp_name))
 		return -EIO;
@@ -158,12 +186,12 @@ int dma_buf_next_extent(struct dma_buf_attachment *attach, u64 offset, u64 end,
 
 	dma_resv_assert_held(dmabuf->resv);
 
-	if (WARN_ON_ONCE(!dmabuf->extent_ops))
+	if (WARN_ON_ONCE(!dma_buf_core(dmabuf)->extent_ops))
 		return -EIO;
 	if (offset >= end || end > dmabuf->size)
 		return -EINVAL;
 
-	ret = get_extent(dmabuf, offset, layout, extent);
+	ret = get_extent(attach, offset, layout, extent);
 	if (ret)
 		return ret;
 	cut_extent(extent, offset, end);
@@ -171,7 +199,7 @@ int dma_buf_next_extent(struct dma_buf_attachment *attach, u64 offset, u64 end,
 	/* An error is met again when it is not a look ahead. */
 	while (extent->offset + extent->len < end) {
 		offset = extent->offset + extent->len;
-		if (get_extent(dmabuf, offset, layout, &next))
+		if (get_extent(attach, offset, layout, &next))
 			break;
 		cut_extent(&next, offset, end);
 		if (!extends(extent, &next))
@@ -195,5 +223,5 @@ u64 dma_buf_layout_generation(struct dma_buf_attachment *attach)
 	struct dma_buf *dmabuf = attach->dmabuf;
 
 	dma_resv_assert_held(dmabuf->resv);
-	return dmabuf->extent_ops->layout_generation(dmabuf);
+	return dma_buf_core(dmabuf)->extent_ops->layout_generation(dmabuf);
 }

@@ -18,11 +18,14 @@
 #include <linux/iommu.h>
 #include <linux/sizes.h>
 
+#include "dma-buf-internal.h"
+
 #define R		DMA_BUF_EXTENT_READ
 #define W		DMA_BUF_EXTENT_WRITE
 #define RW		(R | W)
 #define MMIO		DMA_BUF_EXTENT_MMIO
 #define RW_MMIO		(RW | MMIO)
+#define PRIVATE		DMA_BUF_EXTENT_PRIVATE
 
 #define MAX_EXTENTS	4
 #define MAX_MAPS	64
@@ -42,6 +45,7 @@ struct mock_exporter {
 	int layout_error;	/* of get_layout */
 	unsigned int fail_after;
 	bool only_first;	/* answer with the first extent, always */
+	bool not_announced;	/* that extents may be private */
 };
 
 struct mock_map {
@@ -137,6 +141,11 @@ static const struct dma_buf_ops mock_ops = {
 };
 
 static const struct dma_buf_match matches[] = {
+	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_REVOCABLE,
+	  .private = true },
+};
+
+static const struct dma_buf_match never_private[] = {
 	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_REVOCABLE },
 };
 
@@ -149,8 +158,8 @@ static struct dma_buf *mock_export(struct mock_exporter *exp, u64 size,
 	info.size = size;
 	info.flags = O_RDWR | O_CLOEXEC;
 	info.priv = exp;
-	info.matches = matches;
-	info.nr_matches = ARRAY_SIZE(matches);
+	info.matches = exp->not_announced ? never_private : matches;
+	info.nr_matches = 1;
 	info.extent_ops = extent_ops;
 	return dma_buf_export(&info);
 }
@@ -775,7 +784,7 @@ static void test_bounds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, items, max);
 	f->exp.access_error = -EAGAIN;
 	KUNIT_EXPECT_EQ(test, count_slice(f, IOVA, 0, (max + 1) * SZ_4K,
-					  IOMMU_READ, 0, &items), -E2BIG);
+					  IOMMU_READ, 0, &items), -EDQUOT);
 
 	for (i = 0; i < ARRAY_SIZE(others); i++) {
 		others[i] = dma_buf_mapping_attach(f->exp.dmabuf, matches, 1,
@@ -783,37 +792,35 @@ static void test_bounds(struct kunit *test)
 		KUNIT_ASSERT_FALSE(test, IS_ERR(others[i]));
 	}
 
-	dma_resv_lock(f->exp.dmabuf->resv, NULL);
-	/* An attachment, over all that it maps */
+	/* An attachment, over all that it maps. It takes no dma_resv */
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(f->attach, max - 1),
 			0);
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(f->attach, 2),
-			-E2BIG);
+			-EDQUOT);
 	KUNIT_EXPECT_EQ(test, f->attach->nr_items, max - 1);
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(f->attach, 1), 0);
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(f->attach, U64_MAX),
-			-E2BIG);
+			-EDQUOT);
 
 	/* A buffer, over all attachments */
 	for (i = 0; i < 3; i++)
 		KUNIT_EXPECT_EQ(test,
 				dma_buf_iommu_charge_items(others[i], max), 0);
-	KUNIT_EXPECT_EQ(test, f->exp.dmabuf->nr_items,
+	KUNIT_EXPECT_EQ(test, dma_buf_core(f->exp.dmabuf)->nr_items,
 			(u64)DMA_BUF_IOMMU_MAX_BUFFER_ITEMS);
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(others[3], 1),
-			-E2BIG);
+			-EDQUOT);
 
 	dma_buf_iommu_uncharge_items(others[0], 1);
 	KUNIT_EXPECT_EQ(test, dma_buf_iommu_charge_items(others[3], 1), 0);
 	kunit_warning_suppress(test)
 		dma_buf_iommu_uncharge_items(others[3], 2);
 	KUNIT_EXPECT_EQ(test, others[3]->nr_items, 0);
-	dma_resv_unlock(f->exp.dmabuf->resv);
 
 	/* Detaching gives back what is left. */
 	for (i = 0; i < ARRAY_SIZE(others); i++)
 		dma_buf_detach(f->exp.dmabuf, others[i]);
-	KUNIT_EXPECT_EQ(test, f->exp.dmabuf->nr_items, max);
+	KUNIT_EXPECT_EQ(test, dma_buf_core(f->exp.dmabuf)->nr_items, max);
 	detach_buffer(f);
 }
 
@@ -887,6 +894,77 @@ static void test_congruence(struct kunit *test)
 	detach_buffer(f);
 }
 
+/* Private memory */
+
+static void test_private(struct kunit *test)
+{
+	struct fixture *f = default_fixture(test);
+	u64 items;
+
+	/* In the middle of what would be one */
+	f->exp.extents[1].attrs |= PRIVATE;
+	KUNIT_EXPECT_EQ(test, map_slice(f, 0, DEFAULT_SIZE, IOMMU_READ, 0),
+			-EACCES);
+	KUNIT_EXPECT_EQ(test, map_slice(f, SZ_64K, SZ_4K, RW_PROT, 0), -EACCES);
+	KUNIT_EXPECT_EQ(test, map_slice(f, SZ_128K - SZ_4K, SZ_8K, IOMMU_READ,
+					0), -EACCES);
+	KUNIT_EXPECT_EQ(test, f->mock.mapped, 0);
+	KUNIT_EXPECT_FALSE(test, f->attach->mapped);
+	KUNIT_EXPECT_EQ(test, check_slice(f, 0, DEFAULT_SIZE, IOMMU_READ, true),
+			-EACCES);
+	KUNIT_EXPECT_EQ(test, check_slice(f, 0, SZ_64K, RW_PROT, true), 0);
+
+	/* What is not in the slice is no matter. */
+	KUNIT_EXPECT_EQ(test, map_slice(f, 0, SZ_64K, RW_PROT, 0), 0);
+	KUNIT_EXPECT_EQ(test, f->mock.mapped, SZ_64K);
+	mock_reset_domain(&f->mock, PGSIZES_X86);
+
+	/* It is for now: neither a reason to refuse for ever, nor to count less. */
+	KUNIT_EXPECT_EQ(test, check_slice(f, 0, DEFAULT_SIZE, IOMMU_READ, false),
+			0);
+	KUNIT_EXPECT_EQ(test, count_slice(f, IOVA, 0, SZ_128K, RW_PROT, 0,
+					  &items), 0);
+	KUNIT_EXPECT_EQ(test, items, SZ_128K / SZ_4K);
+	KUNIT_EXPECT_EQ(test, check_slice(f, 0, DEFAULT_SIZE, RW_PROT, false),
+			-EPERM);
+
+	/* Being revoked is found out first. */
+	f->exp.access_error = -EAGAIN;
+	KUNIT_EXPECT_EQ(test, map_slice(f, SZ_64K, SZ_4K, RW_PROT, 0), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, check_slice(f, SZ_64K, SZ_4K, 0, true), -EAGAIN);
+	f->exp.access_error = 0;
+
+	f->exp.extents[1].attrs &= ~PRIVATE;
+	KUNIT_EXPECT_EQ(test, map_slice(f, 0, DEFAULT_SIZE, IOMMU_READ, 0), 0);
+	KUNIT_EXPECT_EQ(test, f->mock.mapped, DEFAULT_SIZE);
+	detach_buffer(f);
+}
+
+/* Importers that it is mapped for were promised that there is none. */
+static void test_private_not_announced(struct kunit *test)
+{
+	struct fixture *f;
+	u64 items;
+
+	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	memcpy(f->exp.extents, default_extents, sizeof(default_extents));
+	mock_reset_domain(&f->mock, PGSIZES_X86);
+	f->exp.not_announced = true;
+	attach_buffer(test, f, DEFAULT_SIZE);
+
+	f->exp.extents[1].attrs |= PRIVATE;
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, map_slice(f, SZ_64K, SZ_4K, RW_PROT, 0),
+				-EIO);
+		KUNIT_EXPECT_EQ(test, count_slice(f, IOVA, SZ_64K, SZ_4K,
+						  RW_PROT, 0, &items), -EIO);
+	}
+	KUNIT_EXPECT_EQ(test, map_slice(f, 0, SZ_4K, RW_PROT, 0), 0);
+	KUNIT_EXPECT_EQ(test, f->mock.mapped, SZ_4K);
+	detach_buffer(f);
+}
+
 static struct kunit_case iommu_test_cases[] = {
 	KUNIT_CASE(test_map_merges),
 	KUNIT_CASE(test_map_nothing_beside_slice),
@@ -904,6 +982,8 @@ static struct kunit_case iommu_test_cases[] = {
 	KUNIT_CASE(test_bounds),
 	KUNIT_CASE(test_check),
 	KUNIT_CASE(test_congruence),
+	KUNIT_CASE(test_private),
+	KUNIT_CASE(test_private_not_announced),
 	{}
 };
 

@@ -12,15 +12,17 @@
  * when its invalidate_mappings callback is called, before that returns.
  *
  * Locks: the buffer's dma_resv, held by the caller, protects the answers of the
- * exporter and the counters of items. The importer serializes what it does to
- * one range of a domain.
+ * exporter. The counters of items have a spinlock, so that an importer that
+ * unmaps can give items back without waiting for the exporter. The importer
+ * serializes what it does to one range of a domain.
  *
  * Invariants:
  *  - nothing outside of the slice is mapped, and nothing that the exporter's
- *    attributes do not allow;
+ *    attributes do not allow, private memory above all;
  *  - a slice is mapped as a whole or not at all;
  *  - what a live mapping would refuse is refused while the buffer is revoked,
- *    too, since counting makes the same checks;
+ *    too, since counting makes the same checks, but for being private: that is
+ *    for now, as being revoked is;
  *  - the items of a buffer are the sum of its attachments' items.
  */
 
@@ -33,6 +35,8 @@
 #include <linux/overflow.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
+
+#include "dma-buf-internal.h"
 
 /*
  * iommufd owns the domains of userspace. A driver that maps into a domain of
@@ -111,6 +115,8 @@ static int next_part(const struct slice *slice, u64 offset, bool layout,
 		return ret;
 	if (!IS_ALIGNED(part->phys | part->len, min_pgsize(slice)))
 		return -EINVAL;
+	if (!layout && (part->attrs & DMA_BUF_EXTENT_PRIVATE))
+		return -EACCES;
 	return extent_prot(part, slice->prot);
 }
 
@@ -186,6 +192,7 @@ static int map_parts(struct iommu_domain *domain, const struct slice *slice,
  *
  * * -EINVAL - bounds, alignment, or an argument that is not known
  * * -EPERM - @prot is more than the memory allows
+ * * -EACCES - a part of the slice is private, and may become shared
  * * -EAGAIN - the buffer is revoked and may come back
  * * -EINTR - a fatal signal ended a wait for the device
  * * -ENODEV - the buffer is gone for ever
@@ -301,7 +308,7 @@ static u64 count_part(const u64 *sizes, unsigned int nr, u64 iova, u64 phys,
  * Return: 0, or a negative errno:
  *
  * * -EINVAL, -EPERM, -ENODEV, -EIO - as dma_buf_map_attachment_iommu()
- * * -E2BIG - more than %DMA_BUF_IOMMU_MAX_ATTACH_ITEMS
+ * * -EDQUOT - more than %DMA_BUF_IOMMU_MAX_ATTACH_ITEMS
  */
 int dma_buf_iommu_count_items(struct dma_buf_attachment *attach,
 			      unsigned long pgsize_bitmap, unsigned long iova,
@@ -338,7 +345,7 @@ int dma_buf_iommu_count_items(struct dma_buf_attachment *attach,
 			return ret;
 		*items += count_part(sizes, nr, iova, part.phys, part.len);
 		if (*items > DMA_BUF_IOMMU_MAX_ATTACH_ITEMS)
-			return -E2BIG;
+			return -EDQUOT;
 		iova += part.len;
 		offset += part.len;
 		cond_resched();
@@ -356,15 +363,15 @@ EXPORT_SYMBOL_FOR_IOMMUFD(dma_buf_iommu_count_items);
  * @live: whether it can be mapped now. Otherwise whether it could be if the
  *	buffer was not revoked
  *
- * For an importer that has no domain yet. A buffer that is revoked is so as a
- * whole, so for @live the first byte is all that is looked at, and @prot is
- * not.
+ * For an importer that has no domain yet. For @live all that counts is whether
+ * the buffer is revoked, and whether a part of the slice is private; @prot is
+ * not looked at.
  *
  * Context: the caller holds the buffer's dma_resv. May sleep.
  *
  * Return: 0, or a negative errno:
  *
- * * -EAGAIN, -EINTR - as dma_buf_map_attachment_iommu(), only if @live
+ * * -EACCES, -EAGAIN, -EINTR - as dma_buf_map_attachment_iommu(), only if @live
  * * -EINVAL, -EPERM, -ENODEV, -EIO - as dma_buf_map_attachment_iommu()
  */
 int dma_buf_iommu_check(struct dma_buf_attachment *attach, u64 offset,
@@ -374,7 +381,7 @@ int dma_buf_iommu_check(struct dma_buf_attachment *attach, u64 offset,
 		.attach = attach,
 		.pgsize_bitmap = PAGE_SIZE,
 		.offset = offset,
-		.end = live ? offset + PAGE_SIZE : offset + len,
+		.end = offset + len,
 		.prot = live ? 0 : prot,
 	};
 	int ret;
@@ -406,23 +413,28 @@ EXPORT_SYMBOL_FOR_IOMMUFD(dma_buf_iommu_check);
  * from before the first mapping until the importer gives the slice up, over
  * revocations: what was restored once can be restored again.
  *
- * Context: the caller holds the buffer's dma_resv.
+ * A mapping that is not restored writes nothing there, but it is visited. The
+ * importer charges one item for it, so that the bound is one for the number of
+ * mappings as well.
  *
- * Return: 0, or -E2BIG if it would be more than
+ * Context: any that can take a spinlock. The number that was counted is right
+ * for as long as the caller holds the buffer's dma_resv.
+ *
+ * Return: 0, or -EDQUOT if it would be more than
  * %DMA_BUF_IOMMU_MAX_ATTACH_ITEMS or %DMA_BUF_IOMMU_MAX_BUFFER_ITEMS.
  */
 int dma_buf_iommu_charge_items(struct dma_buf_attachment *attach, u64 items)
 {
-	struct dma_buf *dmabuf = attach->dmabuf;
+	struct dma_buf_core *core = dma_buf_core(attach->dmabuf);
 
-	dma_resv_assert_held(dmabuf->resv);
+	guard(spinlock)(&core->items_lock);
 
 	if (items > DMA_BUF_IOMMU_MAX_ATTACH_ITEMS - attach->nr_items ||
-	    items > DMA_BUF_IOMMU_MAX_BUFFER_ITEMS - dmabuf->nr_items)
-		return -E2BIG;
+	    items > DMA_BUF_IOMMU_MAX_BUFFER_ITEMS - core->nr_items)
+		return -EDQUOT;
 
 	attach->nr_items += items;
-	dmabuf->nr_items += items;
+	core->nr_items += items;
 	return 0;
 }
 EXPORT_SYMBOL_FOR_IOMMUFD(dma_buf_iommu_charge_items);
@@ -433,16 +445,16 @@ EXPORT_SYMBOL_FOR_IOMMUFD(dma_buf_iommu_charge_items);
  * @items: as many as were charged, or a part of them. dma_buf_detach()
  *	uncharges what is left.
  *
- * Context: the caller holds the buffer's dma_resv.
+ * Context: any that can take a spinlock, so that an importer that unmaps need
+ * not wait for the exporter.
  */
 void dma_buf_iommu_uncharge_items(struct dma_buf_attachment *attach, u64 items)
 {
-	dma_resv_assert_held(attach->dmabuf->resv);
+	guard(spinlock)(&dma_buf_core(attach->dmabuf)->items_lock);
 
 	if (WARN_ON_ONCE(items > attach->nr_items))
 		items = attach->nr_items;
-	attach->nr_items -= items;
-	attach->dmabuf->nr_items -= items;
+	dma_buf_uncharge_items(attach, items);
 }
 EXPORT_SYMBOL_FOR_IOMMUFD(dma_buf_iommu_uncharge_items);
 

@@ -214,18 +214,6 @@ static const struct dma_buf_attach_ops takes_all = {
 static const struct dma_buf_mapping_type type_a = { .name = "a" };
 static const struct dma_buf_mapping_type type_b = { .name = "b" };
 
-static bool same_data(struct dma_buf *dmabuf,
-		      const struct dma_buf_match *exporter,
-		      const struct dma_buf_match *importer)
-{
-	return exporter->data == importer->data;
-}
-
-static const struct dma_buf_mapping_type type_data = {
-	.name = "data",
-	.match = same_data,
-};
-
 static const struct dma_buf_mapping_type type_extents = {
 	.name = "extents",
 	.extents = true,
@@ -244,10 +232,8 @@ struct negotiation {
 #define SGT(_model)		MATCH(dma_buf_type_sgt, _model)
 #define A(_model)		MATCH(type_a, _model)
 #define B(_model)		MATCH(type_b, _model)
-#define DATA(_model, _data) \
-	{ .type = &type_data, .model = (_model), .data = (_data) }
-
-static const int datum, other_datum;
+#define MAYBE_PRIVATE(_model) \
+	{ .type = &type_a, .model = (_model), .private = true }
 
 static const struct negotiation negotiations[] = {
 	{ "same", { A(V) }, { A(V) }, 0 },
@@ -263,13 +249,14 @@ static const struct negotiation negotiations[] = {
 	{ "restorable before revocable", { A(S), A(V) }, { A(V), A(S) }, 0 },
 	{ "revocable is not pinned", { A(P) }, { A(V), A(M) }, -EOPNOTSUPP },
 	{ "only a scatterlist", { SGT(M), SGT(P) }, { A(P) }, -EOPNOTSUPP },
-	{ "data fits", { DATA(V, &datum) }, { DATA(V, &datum) }, 0 },
-	{ "data does not fit", { DATA(V, &datum) },
-	  { DATA(V, &other_datum) }, -EOPNOTSUPP },
-	{ "data of the second fits",
-	  { DATA(V, &datum), DATA(V, &other_datum) },
-	  { DATA(V, &other_datum) }, 1 },
 	{ "nothing to take", { A(V) }, { }, -EOPNOTSUPP },
+	{ "private fits who knows of it", { MAYBE_PRIVATE(V) },
+	  { MAYBE_PRIVATE(V) }, 0 },
+	{ "private does not fit who does not", { MAYBE_PRIVATE(V) }, { A(V) },
+	  -EOPNOTSUPP },
+	{ "who knows of private takes all", { A(V) }, { MAYBE_PRIVATE(V) }, 0 },
+	{ "only the second is never private", { MAYBE_PRIVATE(S), A(V) },
+	  { A(S), A(V) }, 1 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(negotiation, negotiations, desc);
@@ -299,8 +286,6 @@ static void test_negotiation(struct kunit *test)
 	} else if (IS_ERR(attach)) {
 		KUNIT_FAIL(test, "attach: %ld", PTR_ERR(attach));
 	} else {
-		KUNIT_EXPECT_PTR_EQ(test, attach->exporter_match,
-				    &n->exp[n->taken]);
 		KUNIT_EXPECT_PTR_EQ(test, attach->match->type,
 				    n->exp[n->taken].type);
 		KUNIT_EXPECT_EQ(test, dma_buf_attach_model(attach),
@@ -507,6 +492,7 @@ static void test_invalid_offer(struct kunit *test)
 {
 	static const struct dma_buf_match matches[] = {
 		SGT(P), { .model = P }, A(31), MATCH(type_extents, P),
+		{ .type = &dma_buf_type_sgt, .model = P, .private = true },
 	};
 
 	expect_invalid_offer(test, NULL, 1);
@@ -517,6 +503,8 @@ static void test_invalid_offer(struct kunit *test)
 	expect_invalid_offer(test, &matches[0], 2);
 	/* No extents for a type that needs them */
 	expect_invalid_offer(test, &matches[3], 1);
+	/* No importer could say that it knows of private memory */
+	expect_invalid_offer(test, &matches[4], 1);
 }
 
 /* Importers of one buffer, one of scatterlists and others without a device */
@@ -735,28 +723,38 @@ static int killed_thread(void *data)
 	kthread_complete_and_exit(&killed->done, 0);
 }
 
-static void test_fatal_signal_stops_restore(struct kunit *test)
+/* Returns how many importers could not be restored. */
+static unsigned int restored_by_killed(struct kunit *test, struct dma_buf *dmabuf)
 {
-	struct killed killed = {};
-	struct mixed mixed = {};
+	struct killed killed = { .dmabuf = dmabuf };
 	struct task_struct *task;
 
-	mixed_attach(test, &mixed);
-	mixed.restorable.attach->mapped = true;
-	killed.dmabuf = mixed.exp->dmabuf;
 	init_completion(&killed.done);
 	task = kthread_run(killed_thread, &killed, "dma-buf-killed");
 	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
 	wait_for_completion(&killed.done);
+	return killed.nr_errors;
+}
 
-	KUNIT_EXPECT_EQ(test, killed.nr_errors, 1);
+static void test_fatal_signal_stops_restore(struct kunit *test)
+{
+	struct mixed mixed = {};
+
+	mixed_attach(test, &mixed);
+	KUNIT_EXPECT_EQ(test, restored_by_killed(test, mixed.exp->dmabuf), 1);
 	KUNIT_EXPECT_EQ(test, mixed.restorable.nr_restored, 0);
 	KUNIT_EXPECT_EQ(test, mixed.restorable.attach->restore_error, -EINTR);
-	/* It still has what it had. */
-	KUNIT_EXPECT_TRUE(test, mixed.restorable.attach->mapped);
+
 	/* The next restore tries again. */
 	KUNIT_EXPECT_EQ(test, restored(mixed.exp->dmabuf), 0);
 	KUNIT_EXPECT_EQ(test, mixed.restorable.nr_restored, 1);
+
+	/* Who has what it had, from whomever, is no failed restore. */
+	mixed.restorable.attach->mapped = true;
+	KUNIT_EXPECT_EQ(test, restored_by_killed(test, mixed.exp->dmabuf), 0);
+	KUNIT_EXPECT_EQ(test, mixed.restorable.nr_restored, 2);
+	KUNIT_EXPECT_EQ(test, mixed.restorable.attach->restore_error, 0);
+	KUNIT_EXPECT_TRUE(test, mixed.restorable.attach->mapped);
 	mixed_detach(&mixed);
 }
 

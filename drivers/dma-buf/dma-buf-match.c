@@ -92,6 +92,14 @@
  * -EAGAIN, and with -ENODEV if the memory never comes back. An attachment can
  * be made at any time; whether the buffer is revoked then is found out by
  * mapping it.
+ *
+ * Memory can be private to a confidential guest, and that can change during the
+ * life of a buffer. While it is, only the converter of such a guest's page tables
+ * maps it. Others fail with -EACCES, scatterlists too, and an importer that is
+ * restorable takes the call that the buffer can be mapped again as one to stay
+ * without a mapping: that is no error, there will be another call when the memory
+ * is shared. Importers without a device say that they know of this,
+ * &dma_buf_match.private, or do not match an exporter of such memory.
  */
 
 #define MODELS_ALL	(BIT(DMA_BUF_MODEL_PINNED) |	\
@@ -159,6 +167,9 @@ bool dma_buf_offer_valid(const struct dma_buf_export_info *exp_info)
 			return false;
 		if (match->type->extents && !exp_info->extent_ops)
 			return false;
+		/* There is nobody to name it: device importers have models only. */
+		if (match->private && match->type == &dma_buf_type_sgt)
+			return false;
 	}
 	return true;
 }
@@ -166,13 +177,15 @@ bool dma_buf_offer_valid(const struct dma_buf_export_info *exp_info)
 void dma_buf_set_offer(struct dma_buf *dmabuf,
 		       const struct dma_buf_export_info *exp_info)
 {
-	dmabuf->extent_ops = exp_info->extent_ops;
+	struct dma_buf_core *core = dma_buf_core(dmabuf);
+
+	core->extent_ops = exp_info->extent_ops;
 	if (exp_info->matches) {
-		dmabuf->matches = exp_info->matches;
-		dmabuf->nr_matches = exp_info->nr_matches;
+		core->matches = exp_info->matches;
+		core->nr_matches = exp_info->nr_matches;
 	} else {
-		dmabuf->matches = default_offer;
-		dmabuf->nr_matches = ARRAY_SIZE(default_offer);
+		core->matches = default_offer;
+		core->nr_matches = ARRAY_SIZE(default_offer);
 	}
 }
 
@@ -190,52 +203,49 @@ static bool importer_valid(const struct dma_buf_attach_ops *ops, u32 models)
 }
 
 static const struct dma_buf_match *
-find_match(struct dma_buf *dmabuf, const struct dma_buf_match *exporter,
+find_match(const struct dma_buf_match *wanted,
 	   const struct dma_buf_match *matches, unsigned int nr_matches)
 {
-	const struct dma_buf_mapping_type *type = exporter->type;
 	unsigned int i;
 
-	for (i = 0; i < nr_matches; i++) {
-		const struct dma_buf_match *importer = &matches[i];
-
-		if (importer->type == type &&
-		    importer->model == exporter->model &&
-		    (!type->match || type->match(dmabuf, exporter, importer)))
-			return importer;
-	}
+	for (i = 0; i < nr_matches; i++)
+		if (matches[i].type == wanted->type &&
+		    matches[i].model == wanted->model &&
+		    (matches[i].private || !wanted->private))
+			return &matches[i];
 	return NULL;
 }
 
 /*
- * Find what an importer that is no device and the exporter have in common.
+ * Find what an importer that is no device and the exporter have in common. The
+ * importer's list outlives the attachment, so what is found is an entry of it.
  * -EOPNOTSUPP: nothing; -EINVAL: the importer lacks a callback.
  */
-int dma_buf_match(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
-		  unsigned int nr_matches,
-		  const struct dma_buf_attach_ops *importer_ops,
-		  struct dma_buf_agreement *agreed)
+const struct dma_buf_match *
+dma_buf_match(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
+	      unsigned int nr_matches,
+	      const struct dma_buf_attach_ops *importer_ops)
 {
+	struct dma_buf_core *core = dma_buf_core(dmabuf);
+	const struct dma_buf_match *match;
 	unsigned int i;
 	u32 models = 0;
 
 	for (i = 0; i < nr_matches; i++) {
 		if (WARN_ON_ONCE(!match_valid(&matches[i]) ||
 				 matches[i].type == &dma_buf_type_sgt))
-			return -EINVAL;
+			return ERR_PTR(-EINVAL);
 		models |= BIT(matches[i].model);
 	}
 	if (WARN_ON_ONCE(!importer_valid(importer_ops, models)))
-		return -EINVAL;
+		return ERR_PTR(-EINVAL);
 
-	for (i = 0; i < dmabuf->nr_matches; i++) {
-		agreed->exporter = &dmabuf->matches[i];
-		agreed->importer = find_match(dmabuf, agreed->exporter, matches,
-					      nr_matches);
-		if (agreed->importer)
-			return 0;
+	for (i = 0; i < core->nr_matches; i++) {
+		match = find_match(&core->matches[i], matches, nr_matches);
+		if (match)
+			return match;
 	}
-	return -EOPNOTSUPP;
+	return ERR_PTR(-EOPNOTSUPP);
 }
 
 /* An importer that names nothing can live with what it always could. */
@@ -251,35 +261,37 @@ static u32 sgt_models(const struct dma_buf_attach_ops *importer_ops)
 }
 
 /* As dma_buf_match(), for a device that takes a scatterlist. */
-int dma_buf_match_sgt(struct dma_buf *dmabuf,
-		      const struct dma_buf_attach_ops *importer_ops,
-		      struct dma_buf_agreement *agreed)
+const struct dma_buf_match *
+dma_buf_match_sgt(struct dma_buf *dmabuf,
+		  const struct dma_buf_attach_ops *importer_ops)
 {
+	struct dma_buf_core *core = dma_buf_core(dmabuf);
 	u32 models = sgt_models(importer_ops);
 	unsigned int i;
 
 	if (WARN_ON_ONCE(!importer_valid(importer_ops, models)))
-		return -EINVAL;
+		return ERR_PTR(-EINVAL);
 
-	for (i = 0; i < dmabuf->nr_matches; i++) {
-		const struct dma_buf_match *exporter = &dmabuf->matches[i];
+	for (i = 0; i < core->nr_matches; i++) {
+		const struct dma_buf_match *offer = &core->matches[i];
 
-		if (exporter->type != &dma_buf_type_sgt ||
-		    !(models & BIT(exporter->model)))
-			continue;
-		agreed->exporter = exporter;
-		agreed->importer = &sgt_importer[exporter->model];
-		return 0;
+		if (offer->type == &dma_buf_type_sgt &&
+		    models & BIT(offer->model))
+			return &sgt_importer[offer->model];
 	}
-	return -EOPNOTSUPP;
+	return ERR_PTR(-EOPNOTSUPP);
 }
 
 static int restore_one(struct dma_buf_attachment *attach)
 {
 	int ret;
 
-	/* The exporter's locks are held: end soon if the caller has to die. */
-	if (fatal_signal_pending(current))
+	/*
+	 * The exporter's locks are held: end soon if the caller has to die.  Who
+	 * has a mapping, by another attachment's callback for instance, has
+	 * nothing to do but to say so.
+	 */
+	if (!attach->mapped && fatal_signal_pending(current))
 		return -EINTR;
 
 	ret = attach->importer_ops->mappings_restored(attach);
@@ -301,7 +313,7 @@ static int restore_one(struct dma_buf_attachment *attach)
  * error is in &dma_buf_attachment.restore_error and in debugfs.
  *
  * A fatal signal of the calling task stops it. The importers that it did not
- * reach count as not restored, with -EINTR.
+ * reach and that have no mapping count as not restored, with -EINTR.
  *
  * Context: the caller holds the buffer's dma_resv. May sleep.
  *
@@ -354,6 +366,8 @@ EXPORT_SYMBOL_NS_GPL(dma_buf_restore_errors, "DMA_BUF");
 void dma_buf_describe_attachment(struct dma_buf_attachment *attach,
 				 struct seq_file *s)
 {
+	u64 nr_items;
+
 	dma_resv_assert_held(attach->dmabuf->resv);
 
 	seq_printf(s, "\t%s %s %s",
@@ -362,8 +376,10 @@ void dma_buf_describe_attachment(struct dma_buf_attachment *attach,
 		   model_names[dma_buf_attach_model(attach)]);
 	if (attach->mapped)
 		seq_puts(s, " mapped");
-	if (attach->nr_items)
-		seq_printf(s, " items %llu", attach->nr_items);
+	scoped_guard(spinlock, &dma_buf_core(attach->dmabuf)->items_lock)
+		nr_items = attach->nr_items;
+	if (nr_items)
+		seq_printf(s, " items %llu", nr_items);
 	if (attach->restore_error)
 		seq_printf(s, " restore error %d", attach->restore_error);
 	seq_putc(s, '\n');

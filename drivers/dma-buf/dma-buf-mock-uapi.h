@@ -52,6 +52,7 @@ struct dma_buf_mock_offer {
 #define DMA_BUF_MOCK_MMIO		0x4
 #define DMA_BUF_MOCK_WC			0x8
 #define DMA_BUF_MOCK_CACHED		0x10
+#define DMA_BUF_MOCK_PRIVATE		0x20
 
 /* The extent is in the block of the one before it, whose order it repeats. */
 #define DMA_BUF_MOCK_SAME_BLOCK		0x1
@@ -157,8 +158,10 @@ struct dma_buf_mock_move {
  * @nr_not_restored: returned: how many importers could not map the buffer again
  *
  * Like a move to the same place: importers lose their mappings and map again.
+ * DMA_BUF_MOCK_PRIVATE changes only when no scatterlist is mapped any more: who
+ * has importers that are busy revokes the buffer first.
  *
- * Errors: as for DMA_BUF_MOCK_MOVE.
+ * Errors: as for DMA_BUF_MOCK_MOVE; -EBUSY also for a scatterlist, see above.
  */
 struct dma_buf_mock_attrs {
 	__s32 fd;
@@ -229,7 +232,7 @@ struct dma_buf_mock_fence {
 
 /**
  * struct dma_buf_mock_import - a device that maps a buffer by a scatterlist
- * @fd: the buffer, for DMA_BUF_MOCK_IMPORT alone
+ * @fd: the buffer, of any exporter, for DMA_BUF_MOCK_IMPORT alone
  * @flags: 0 or DMA_BUF_MOCK_BUSY, for DMA_BUF_MOCK_IMPORT alone
  * @models: what the importer declares, a mask of 1 << DMA_BUF_MOCK_PINNED and so
  *	on, for DMA_BUF_MOCK_IMPORT alone
@@ -243,7 +246,8 @@ struct dma_buf_mock_fence {
  * again.  DMA_BUF_MOCK_UNIMPORT ends it.
  *
  * Errors: -EOPNOTSUPP if the buffer's offers and the models have nothing in
- * common; -ENODEV if the buffer is revoked; -ENOENT for no such importer.
+ * common; -ENODEV if the buffer is revoked; -EACCES if a part of it is private;
+ * -ENOENT for no such importer.
  */
 struct dma_buf_mock_import {
 	__s32 fd;

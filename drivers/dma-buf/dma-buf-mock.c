@@ -83,13 +83,15 @@
 #define MOCK_PATTERN	0xa7
 
 #define MOCK_ATTRS	(DMA_BUF_MOCK_READ | DMA_BUF_MOCK_WRITE | \
-			 DMA_BUF_MOCK_MMIO | DMA_BUF_MOCK_WC | DMA_BUF_MOCK_CACHED)
+			 DMA_BUF_MOCK_MMIO | DMA_BUF_MOCK_WC | \
+			 DMA_BUF_MOCK_CACHED | DMA_BUF_MOCK_PRIVATE)
 
 static_assert(DMA_BUF_MOCK_READ == DMA_BUF_EXTENT_READ);
 static_assert(DMA_BUF_MOCK_WRITE == DMA_BUF_EXTENT_WRITE);
 static_assert(DMA_BUF_MOCK_MMIO == DMA_BUF_EXTENT_MMIO);
 static_assert(DMA_BUF_MOCK_WC == DMA_BUF_EXTENT_WC);
 static_assert(DMA_BUF_MOCK_CACHED == DMA_BUF_EXTENT_CACHED);
+static_assert(DMA_BUF_MOCK_PRIVATE == DMA_BUF_EXTENT_PRIVATE);
 static_assert((int)DMA_BUF_MOCK_PINNED == (int)DMA_BUF_MODEL_PINNED);
 static_assert((int)DMA_BUF_MOCK_MOVABLE == (int)DMA_BUF_MODEL_MOVABLE);
 static_assert((int)DMA_BUF_MOCK_REVOCABLE == (int)DMA_BUF_MODEL_REVOCABLE);
@@ -656,6 +658,16 @@ static struct sg_table *mock_make_sgt(struct mock_layout *layout)
 	return sgt;
 }
 
+static bool mock_layout_is_private(struct mock_layout *layout)
+{
+	unsigned int i;
+
+	for (i = 0; i < layout->nr; i++)
+		if (layout->extents[i].attrs & DMA_BUF_MOCK_PRIVATE)
+			return true;
+	return false;
+}
+
 static struct sg_table *mock_map(struct dma_buf_attachment *attach,
 				 enum dma_data_direction dir)
 {
@@ -667,6 +679,8 @@ static struct sg_table *mock_map(struct dma_buf_attachment *attach,
 
 	if (!buf->accessible)
 		return ERR_PTR(-ENODEV);
+	if (mock_layout_is_private(buf->layout))
+		return ERR_PTR(-EACCES);
 	ret = mock_fail_step(buf, DMA_BUF_MOCK_MAP_SGT);
 	if (ret)
 		return ERR_PTR(ret);
@@ -1129,12 +1143,26 @@ static int mock_move(struct mock_buf *buf, struct mock_layout **layout)
 	return ret;
 }
 
+/* Importers were told, and devices are idle.  They may not have unmapped yet. */
+static int mock_may_change_attrs(struct mock_buf *buf, unsigned int first,
+				 unsigned int nr, u32 attrs)
+{
+	unsigned int i;
+
+	if (!buf->nr_sgt)
+		return 0;
+	for (i = first; i < first + nr; i++)
+		if ((buf->layout->extents[i].attrs ^ attrs) & DMA_BUF_MOCK_PRIVATE)
+			return -EBUSY;
+	return 0;
+}
+
 static int mock_set_attrs(struct mock_buf *buf, unsigned int first,
 			  unsigned int nr, u32 attrs)
 {
 	struct dma_resv *resv = buf->dmabuf->resv;
 	unsigned int i;
-	int ret;
+	int ret, nr_errors;
 
 	ret = dma_resv_lock_interruptible(resv, NULL);
 	if (ret)
@@ -1145,9 +1173,11 @@ static int mock_set_attrs(struct mock_buf *buf, unsigned int first,
 	else
 		ret = mock_begin_move(buf);
 	if (!ret) {
-		for (i = first; i < first + nr; i++)
+		ret = mock_may_change_attrs(buf, first, nr, attrs);
+		for (i = first; !ret && i < first + nr; i++)
 			buf->layout->extents[i].attrs = attrs;
-		ret = mock_end_move(buf);
+		nr_errors = mock_end_move(buf);
+		ret = ret ?: nr_errors;
 	}
 	dma_resv_unlock(resv);
 	return ret;
@@ -1217,6 +1247,7 @@ static int mock_set_offers(struct mock_buf *buf, u64 uoffers, unsigned int nr)
 		buf->matches[i].model = offers[i].model;
 		if (!buf->matches[i].type)
 			return -EOPNOTSUPP;
+		buf->matches[i].private = buf->matches[i].type->extents;
 	}
 	buf->nr_matches = nr;
 	return 0;
@@ -1326,34 +1357,19 @@ static struct mock_buf *mock_buf_get(struct mock_owner *owner, int fd)
 	return buf;
 }
 
-/* Takes an error from mock_buf_get(), too. */
 static void mock_buf_put(struct mock_buf *buf)
 {
-	if (!IS_ERR(buf))
-		dma_buf_put(buf->dmabuf);
+	dma_buf_put(buf->dmabuf);
 }
-
-DEFINE_FREE(mock_buf_put, struct mock_buf *, mock_buf_put(_T))
 
 static int mock_cmd_create(struct mock_owner *owner, void *arg)
 {
 	return mock_create(owner, arg);
 }
 
-static int mock_cmd_revoke(struct mock_owner *owner, void *arg)
+static int mock_cmd_revoke(struct mock_buf *buf, void *arg)
 {
-	struct dma_buf_mock_revoke *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
-	int ret;
-
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
-	ret = mutex_lock_interruptible(&buf->lock);
-	if (ret)
-		return ret;
-	ret = mock_revoke(buf);
-	mutex_unlock(&buf->lock);
-	return ret;
+	return mock_revoke(buf);
 }
 
 /* What the functions that change a buffer return, for userspace. */
@@ -1365,34 +1381,22 @@ static int mock_result(int ret, __u32 *nr_not_restored)
 	return 0;
 }
 
-static int mock_cmd_restore(struct mock_owner *owner, void *arg)
+static int mock_cmd_restore(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_revoke *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
-	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
-	ret = mutex_lock_interruptible(&buf->lock);
-	if (ret)
-		return ret;
-	ret = mock_restore(buf);
-	mutex_unlock(&buf->lock);
-	return mock_result(ret, &args->nr_not_restored);
+	return mock_result(mock_restore(buf), &args->nr_not_restored);
 }
 
-static int mock_cmd_move(struct mock_owner *owner, void *arg)
+static int mock_cmd_move(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_move *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
 	struct mock_layout *layout;
 	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	if (args->__reserved)
 		return -EINVAL;
-	layout = mock_layout_create(owner, args->extents, args->nr_extents);
+	layout = mock_layout_create(buf->owner, args->extents, args->nr_extents);
 	if (IS_ERR(layout))
 		return PTR_ERR(layout);
 	if (layout->size != buf->dmabuf->size) {
@@ -1400,31 +1404,20 @@ static int mock_cmd_move(struct mock_owner *owner, void *arg)
 		return -EINVAL;
 	}
 
-	ret = mutex_lock_interruptible(&buf->lock);
-	if (!ret) {
-		ret = mock_move(buf, &layout);
-		mutex_unlock(&buf->lock);
-	}
+	ret = mock_move(buf, &layout);
 	/* The old one now, if it worked. */
 	mock_layout_free(layout, ret < 0 ? mock_block_free : mock_block_quarantine);
 	return mock_result(ret, &args->nr_not_restored);
 }
 
-static int mock_cmd_attrs(struct mock_owner *owner, void *arg)
+static int mock_cmd_attrs(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_attrs *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
 	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	if (args->attrs & ~MOCK_ATTRS)
 		return -EINVAL;
-	ret = mutex_lock_interruptible(&buf->lock);
-	if (ret)
-		return ret;
 	ret = mock_set_attrs(buf, args->first, args->nr_extents, args->attrs);
-	mutex_unlock(&buf->lock);
 	return mock_result(ret, &args->nr_not_restored);
 }
 
@@ -1471,15 +1464,12 @@ static int mock_access_user(struct mock_buf *buf, u64 offset, unsigned int len,
 	return 0;
 }
 
-static int mock_peek_poke(struct mock_owner *owner,
+static int mock_peek_poke(struct mock_buf *buf,
 			  const struct dma_buf_mock_data *args, bool write)
 {
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
 	void *page;
 	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	if (!IS_ALIGNED(args->offset | args->len, sizeof(u64)) ||
 	    args->offset > buf->dmabuf->size ||
 	    args->len > buf->dmabuf->size - args->offset)
@@ -1494,71 +1484,48 @@ static int mock_peek_poke(struct mock_owner *owner,
 	return ret;
 }
 
-static int mock_cmd_peek(struct mock_owner *owner, void *arg)
+static int mock_cmd_peek(struct mock_buf *buf, void *arg)
 {
-	return mock_peek_poke(owner, arg, false);
+	return mock_peek_poke(buf, arg, false);
 }
 
-static int mock_cmd_poke(struct mock_owner *owner, void *arg)
+static int mock_cmd_poke(struct mock_buf *buf, void *arg)
 {
-	return mock_peek_poke(owner, arg, true);
+	return mock_peek_poke(buf, arg, true);
 }
 
-static int mock_cmd_fail(struct mock_owner *owner, void *arg)
+static int mock_cmd_fail(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_fail *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
-	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	if (args->step >= DMA_BUF_MOCK_NR_STEPS || args->error > MAX_ERRNO ||
 	    (args->nth && !args->error))
 		return -EINVAL;
 
-	ret = dma_resv_lock_interruptible(buf->dmabuf->resv, NULL);
-	if (ret)
-		return ret;
 	buf->fail[args->step] = (struct mock_fail) {
 		.nth = args->nth,
 		.error = -(int)args->error,
 	};
-	dma_resv_unlock(buf->dmabuf->resv);
 	return 0;
 }
 
-static int mock_cmd_fence(struct mock_owner *owner, void *arg)
+static int mock_cmd_fence(struct mock_buf *buf, void *arg)
 {
-	struct dma_buf_mock_fence *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
-
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	return mock_add_fence(buf);
 }
 
-static int mock_cmd_signal(struct mock_owner *owner, void *arg)
+static int mock_cmd_signal(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_fence *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
 	args->nr_signaled = mock_signal_fences(buf);
 	return 0;
 }
 
-static int mock_cmd_status(struct mock_owner *owner, void *arg)
+static int mock_cmd_status(struct mock_buf *buf, void *arg)
 {
 	struct dma_buf_mock_status *args = arg;
-	struct mock_buf *buf __free(mock_buf_put) = mock_buf_get(owner, args->fd);
-	int ret;
 
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
-	ret = dma_resv_lock_interruptible(buf->dmabuf->resv, NULL);
-	if (ret)
-		return ret;
 	args->flags = (buf->accessible ? DMA_BUF_MOCK_ACCESSIBLE : 0) |
 		      (buf->drained ? DMA_BUF_MOCK_DRAINED : 0);
 	args->nr_attachments = list_count_nodes(&buf->dmabuf->attachments);
@@ -1568,7 +1535,6 @@ static int mock_cmd_status(struct mock_owner *owner, void *arg)
 	args->nr_get_extent = buf->nr_get_extent;
 	args->nr_get_layout = buf->nr_get_layout;
 	args->generation = buf->generation;
-	dma_resv_unlock(buf->dmabuf->resv);
 	return 0;
 }
 
@@ -1612,17 +1578,18 @@ static int mock_cmd_import(struct mock_owner *owner, void *arg)
 			   BIT(DMA_BUF_MOCK_REVOCABLE);
 	struct dma_buf_mock_import *args = arg;
 	struct mock_import *import;
-	struct mock_buf *buf;
+	struct dma_buf *dmabuf;
 
 	if (args->flags & ~DMA_BUF_MOCK_BUSY || args->models & ~models ||
 	    args->__reserved)
 		return -EINVAL;
-	buf = mock_buf_get(owner, args->fd);
-	if (IS_ERR(buf))
-		return PTR_ERR(buf);
-	import = mock_import_create(buf->dmabuf, args);
+	/* Anybody's: devices do not care whose memory it is. */
+	dmabuf = dma_buf_get(args->fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+	import = mock_import_create(dmabuf, args);
 	if (IS_ERR(import)) {
-		mock_buf_put(buf);
+		dma_buf_put(dmabuf);
 		return PTR_ERR(import);
 	}
 
@@ -1663,21 +1630,31 @@ static int mock_cmd_unimport(struct mock_owner *owner, void *arg)
 	return 0;
 }
 
+/* What a command on a buffer is called with */
+enum mock_lock {
+	MOCK_UNLOCKED,
+	MOCK_BUF_LOCK,
+	MOCK_DMA_RESV,
+};
+
 static const struct mock_cmd {
 	unsigned int cmd;
+	/* On the owner, or on one of its buffers */
 	int (*fn)(struct mock_owner *owner, void *arg);
+	int (*buf_fn)(struct mock_buf *buf, void *arg);
+	enum mock_lock lock;
 } mock_cmds[] = {
 	{ DMA_BUF_MOCK_CREATE, mock_cmd_create },
-	{ DMA_BUF_MOCK_REVOKE, mock_cmd_revoke },
-	{ DMA_BUF_MOCK_RESTORE, mock_cmd_restore },
-	{ DMA_BUF_MOCK_MOVE, mock_cmd_move },
-	{ DMA_BUF_MOCK_ATTRS, mock_cmd_attrs },
-	{ DMA_BUF_MOCK_PEEK, mock_cmd_peek },
-	{ DMA_BUF_MOCK_POKE, mock_cmd_poke },
-	{ DMA_BUF_MOCK_FAIL, mock_cmd_fail },
-	{ DMA_BUF_MOCK_FENCE, mock_cmd_fence },
-	{ DMA_BUF_MOCK_SIGNAL, mock_cmd_signal },
-	{ DMA_BUF_MOCK_STATUS, mock_cmd_status },
+	{ DMA_BUF_MOCK_REVOKE, NULL, mock_cmd_revoke, MOCK_BUF_LOCK },
+	{ DMA_BUF_MOCK_RESTORE, NULL, mock_cmd_restore, MOCK_BUF_LOCK },
+	{ DMA_BUF_MOCK_MOVE, NULL, mock_cmd_move, MOCK_BUF_LOCK },
+	{ DMA_BUF_MOCK_ATTRS, NULL, mock_cmd_attrs, MOCK_BUF_LOCK },
+	{ DMA_BUF_MOCK_PEEK, NULL, mock_cmd_peek, MOCK_UNLOCKED },
+	{ DMA_BUF_MOCK_POKE, NULL, mock_cmd_poke, MOCK_UNLOCKED },
+	{ DMA_BUF_MOCK_FAIL, NULL, mock_cmd_fail, MOCK_DMA_RESV },
+	{ DMA_BUF_MOCK_FENCE, NULL, mock_cmd_fence, MOCK_UNLOCKED },
+	{ DMA_BUF_MOCK_SIGNAL, NULL, mock_cmd_signal, MOCK_UNLOCKED },
+	{ DMA_BUF_MOCK_STATUS, NULL, mock_cmd_status, MOCK_DMA_RESV },
 	{ DMA_BUF_MOCK_CHECK, mock_cmd_check },
 	{ DMA_BUF_MOCK_IMPORT, mock_cmd_import },
 	{ DMA_BUF_MOCK_IDLE, mock_cmd_idle },
@@ -1685,6 +1662,7 @@ static const struct mock_cmd {
 };
 
 union mock_args {
+	__s32 fd;	/* Comes first in those that have one */
 	struct dma_buf_mock_create create;
 	struct dma_buf_mock_revoke revoke;
 	struct dma_buf_mock_move move;
@@ -1696,6 +1674,49 @@ union mock_args {
 	struct dma_buf_mock_check check;
 	struct dma_buf_mock_import import;
 };
+
+static int mock_call_locked(const struct mock_cmd *cmd, struct mock_buf *buf,
+			    void *arg)
+{
+	struct dma_resv *resv = buf->dmabuf->resv;
+	int ret;
+
+	switch (cmd->lock) {
+	case MOCK_BUF_LOCK:
+		ret = mutex_lock_interruptible(&buf->lock);
+		if (ret)
+			return ret;
+		ret = cmd->buf_fn(buf, arg);
+		mutex_unlock(&buf->lock);
+		return ret;
+	case MOCK_DMA_RESV:
+		ret = dma_resv_lock_interruptible(resv, NULL);
+		if (ret)
+			return ret;
+		ret = cmd->buf_fn(buf, arg);
+		dma_resv_unlock(resv);
+		return ret;
+	default:
+		return cmd->buf_fn(buf, arg);
+	}
+}
+
+static int mock_call(const struct mock_cmd *cmd, struct mock_owner *owner,
+		     union mock_args *args)
+{
+	struct mock_buf *buf;
+	int ret;
+
+	if (cmd->fn)
+		return cmd->fn(owner, args);
+
+	buf = mock_buf_get(owner, args->fd);
+	if (IS_ERR(buf))
+		return PTR_ERR(buf);
+	ret = mock_call_locked(cmd, buf, args);
+	mock_buf_put(buf);
+	return ret;
+}
 
 static long mock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
@@ -1712,7 +1733,7 @@ static long mock_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 	if (copy_from_user(&args, uargs, _IOC_SIZE(cmd)))
 		return -EFAULT;
-	ret = mock_cmds[i].fn(owner, &args);
+	ret = mock_call(&mock_cmds[i], owner, &args);
 	if (!ret && _IOC_DIR(cmd) & _IOC_READ &&
 	    copy_to_user(uargs, &args, _IOC_SIZE(cmd)))
 		ret = -EFAULT;

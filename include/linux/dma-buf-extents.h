@@ -38,6 +38,17 @@ struct dma_buf_attachment;
 #define DMA_BUF_EXTENT_MMIO	BIT(2)	/* a device's registers or memory */
 #define DMA_BUF_EXTENT_WC	BIT(3)	/* may be mapped write-combining */
 #define DMA_BUF_EXTENT_CACHED	BIT(4)	/* to be mapped write-back */
+#define DMA_BUF_EXTENT_PRIVATE	BIT(5)	/* for confidential guests, see below */
+
+/*
+ * Memory with DMA_BUF_EXTENT_PRIVATE is reached by a confidential guest, as its
+ * private memory, and by nobody else: a converter maps it for such a guest, or
+ * refuses to. Memory without is never mapped as private. It can change, but not
+ * while anybody may have it mapped: the exporter calls
+ * dma_buf_invalidate_mappings(), changes it, with another layout generation, and
+ * calls dma_buf_mappings_restored(). Exporters of such memory set
+ * &dma_buf_match.private, which keeps importers away that know nothing of it.
+ */
 
 /**
  * struct dma_buf_extent - one physically contiguous part of a buffer

@@ -28,6 +28,8 @@ struct kvm_dmabuf_table;
  * @wc: if not @cached: write-combining is as good as uncached
  * @readable: the guest may read it; if it may not, it cannot be mapped
  * @writable: the guest may write it, says the buffer and says the memslot
+ * @private: it is to be mapped as a guest's private memory, or not at all; else
+ *	as shared memory, or not at all
  *
  * The exporter said all this, and it overrides what @pfn looks like.
  */
@@ -40,6 +42,7 @@ struct kvm_dmabuf_page {
 	bool wc;
 	bool readable;
 	bool writable;
+	bool private;
 };
 
 int kvm_dmabuf_table_map(struct dma_buf_attachment *attach, u64 offset,

@@ -43,6 +43,9 @@
  *  - kvm->dmabuf_bindings is protected by slots_lock.
  *  - binding->reach_start and ->reach_end are only widened by faults, which
  *    race with each other, and reset with mmu_lock held for write.
+ *  - binding->reach_pages, ->former_start and ->former_end are hints.  Faults
+ *    write the first and read the others without a lock; the latter are written
+ *    with mmu_lock held for write.
  *  - Everything else in a binding is constant.
  *  - The fault path takes no dma_resv, ever: vCPUs hold kvm->srcu, and exporters
  *    hold dma_resv while they wait for whatever they wait for.
@@ -60,6 +63,11 @@
  *  - A slot that is not installed is never zapped: nothing can have faulted on
  *    it, and the architecture may not have its metadata yet.
  *  - A gfn that is mapped is in the reach of its binding.
+ *  - A gfn is mapped only while its attribute, of VMs that have private gfns,
+ *    is what the memory is, private or shared.  The memory changes only while
+ *    binding->live is NULL, and the attribute only in an invalidation of its own
+ *    that zaps the gfn.  So what the page fault handler compares after it has
+ *    sampled mmu_invalidate_seq is right when it maps.
  *  - A binding holds a reference to the buffer, and nothing holds one to KVM:
  *    the VM can go away at any time and so can the device.
  */
@@ -110,6 +118,11 @@ struct kvm_dmabuf_binding {
 	/* Gfns that may be mapped, see kvm_dmabuf_will_map() */
 	gfn_t reach_start;
 	gfn_t reach_end;
+	/* How many they are if no fault came twice */
+	u64 reach_pages;
+	/* What the guest had when it was revoked, see kvm_dmabuf_had_mapped() */
+	gfn_t former_start;
+	gfn_t former_end;
 };
 
 static bool kvm_dmabuf_is_live(const struct kvm_dmabuf_binding *binding)
@@ -141,6 +154,7 @@ static void kvm_dmabuf_reset_reach(struct kvm_dmabuf_binding *binding)
 	if (KVM_ARCH_TELLS_DMABUF_REACH) {
 		WRITE_ONCE(binding->reach_start, ~0ull);
 		WRITE_ONCE(binding->reach_end, 0);
+		WRITE_ONCE(binding->reach_pages, 0);
 	} else {
 		binding->reach_start = binding->base_gfn;
 		binding->reach_end = binding->base_gfn + binding->npages;
@@ -169,29 +183,46 @@ static void kvm_dmabuf_hide(struct kvm_dmabuf_binding *binding)
 				     binding->base_gfn + binding->npages);
 }
 
-/* With no more pages to zap, do not look after each whether to drop mmu_lock. */
-#define KVM_DMABUF_ZAP_AT_ONCE	512
+/*
+ * A guest that had most of a range will want all of it back, and one that had some
+ * pages here and there will not.
+ */
+static void kvm_dmabuf_remember(struct kvm_dmabuf_binding *binding,
+				gfn_t start, gfn_t end)
+{
+	bool most = READ_ONCE(binding->reach_pages) >= (end - start) / 2;
 
-/* Returns whether TLBs have to be flushed before the invalidation ends. */
-static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
+	WRITE_ONCE(binding->former_start, most ? start : 0);
+	WRITE_ONCE(binding->former_end, most ? end : 0);
+}
+
+/*
+ * Returns whether the guest may have had something mapped.  @flush is set if TLBs
+ * have to be flushed before the invalidation ends.
+ */
+static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding, bool *flush)
 {
 	struct kvm_gfn_range range = {
 		.start = READ_ONCE(binding->reach_start),
 		.end = READ_ONCE(binding->reach_end),
 		.attr_filter = KVM_FILTER_SHARED | KVM_FILTER_PRIVATE,
+		.may_block = true,
 	};
+
+	if (range.start < range.end)
+		kvm_dmabuf_remember(binding, range.start, range.end);
 
 	/* What faults add from here on is not mapped, they are stale. */
 	kvm_dmabuf_reset_reach(binding);
 	if (range.start >= range.end)
 		return false;
 
-	/* Where the reach is not told there may be more to zap than that. */
-	range.may_block = !KVM_ARCH_TELLS_DMABUF_REACH ||
-			  range.end - range.start > KVM_DMABUF_ZAP_AT_ONCE ||
-			  !list_empty(&binding->siblings);
 	range.slot = kvm_dmabuf_slot(binding);
-	return range.slot && kvm_arch_unmap_dmabuf(binding->kvm, &range);
+	if (!range.slot)
+		return false;
+
+	*flush |= kvm_arch_unmap_dmabuf(binding->kvm, &range);
+	return true;
 }
 
 /*
@@ -205,8 +236,8 @@ static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding)
 static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
 {
 	struct kvm_dmabuf_binding *binding = first;
+	bool zapped = false, flush = false;
 	struct kvm *kvm = first->kvm;
-	bool flush = false;
 
 	kvm_mmu_invalidate_start(kvm);
 	do {
@@ -215,10 +246,11 @@ static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
 	} while (binding != first);
 
 	do {
-		flush |= kvm_dmabuf_zap(binding);
+		zapped |= kvm_dmabuf_zap(binding, &flush);
 		binding = list_next_entry(binding, siblings);
 	} while (binding != first);
-	flush |= kvm_arch_finish_unmap_dmabuf(kvm);
+	if (zapped)
+		flush |= kvm_arch_finish_unmap_dmabuf(kvm);
 	if (flush)
 		kvm_flush_remote_tlbs(kvm);
 
@@ -252,6 +284,13 @@ static void kvm_dmabuf_invalidate(struct dma_buf_attachment *attach)
 	kvm_dmabuf_invalidate_locked(binding);
 	KVM_MMU_UNLOCK(kvm);
 	srcu_read_unlock(&kvm->srcu, idx);
+
+	/*
+	 * The exporter's next user must not find its memory overwritten by what
+	 * a guest with encrypted memory left in the caches.  As in the callback
+	 * of mmu_notifier this is slow and wants no mmu_lock.
+	 */
+	kvm_arch_guest_memory_reclaimed(kvm);
 }
 
 /*
@@ -319,8 +358,6 @@ static int kvm_dmabuf_restore(struct dma_buf_attachment *attach)
 
 	dma_resv_assert_held(first->dmabuf->resv);
 
-	/* It can come before kvm_dmabuf_attach() has stored what it got. */
-	first->attach = attach;
 	if (kvm_dmabuf_is_live(first))
 		return 0;
 
@@ -330,6 +367,9 @@ static int kvm_dmabuf_restore(struct dma_buf_attachment *attach)
 	list_for_each_entry(binding, &first->siblings, siblings) {
 		if (binding->tried || kvm_dmabuf_is_live(binding))
 			continue;
+		/* As between importers: what is left counts as not restored. */
+		if (fatal_signal_pending(current))
+			break;
 		binding->tried = true;
 		kvm_dmabuf_restore_one(binding);
 	}
@@ -344,8 +384,10 @@ static const struct dma_buf_attach_ops kvm_dmabuf_attach_ops = {
 };
 
 static const struct dma_buf_match kvm_dmabuf_matches[] = {
-	{ .type = &kvm_dmabuf_type, .model = DMA_BUF_MODEL_PINNED },
-	{ .type = &kvm_dmabuf_type, .model = DMA_BUF_MODEL_RESTORABLE },
+	{ .type = &kvm_dmabuf_type, .model = DMA_BUF_MODEL_PINNED,
+	  .private = true },
+	{ .type = &kvm_dmabuf_type, .model = DMA_BUF_MODEL_RESTORABLE,
+	  .private = true },
 };
 
 /**
@@ -439,23 +481,33 @@ static int kvm_dmabuf_map_slice(struct kvm_dmabuf_binding *binding)
 	return 0;
 }
 
+/*
+ * The exporter can hold dma_resv for as long as its device takes: let a signal end
+ * the wait.
+ */
 static int kvm_dmabuf_attach(struct kvm_dmabuf_binding *binding)
 {
+	struct dma_buf *dmabuf = binding->dmabuf;
 	int r;
 
-	binding->attach = dma_buf_mapping_attach(binding->dmabuf,
-						 kvm_dmabuf_matches,
-						 ARRAY_SIZE(kvm_dmabuf_matches),
-						 &kvm_dmabuf_attach_ops, binding);
-	if (IS_ERR(binding->attach))
-		return PTR_ERR(binding->attach);
+	r = dma_resv_lock_interruptible(dmabuf->resv, NULL);
+	if (r)
+		return r;
 
-	dma_resv_lock(binding->dmabuf->resv, NULL);
+	binding->attach = dma_buf_mapping_attach_locked(dmabuf,
+							kvm_dmabuf_matches,
+							ARRAY_SIZE(kvm_dmabuf_matches),
+							&kvm_dmabuf_attach_ops,
+							binding);
+	if (IS_ERR(binding->attach)) {
+		dma_resv_unlock(dmabuf->resv);
+		return PTR_ERR(binding->attach);
+	}
 	r = kvm_dmabuf_map_slice(binding);
-	dma_resv_unlock(binding->dmabuf->resv);
+	dma_resv_unlock(dmabuf->resv);
 
 	if (r)
-		dma_buf_detach(binding->dmabuf, binding->attach);
+		dma_buf_detach(dmabuf, binding->attach);
 	return r;
 }
 
@@ -521,7 +573,8 @@ kvm_dmabuf_alloc(struct kvm *kvm, const struct kvm_memory_slot *slot, int fd,
  * * -EOPNOTSUPP - this type of VM cannot take dma-bufs, or not those that have to
  *   be mapped cacheable, or the exporter and KVM have no common ground
  * * -ENODEV - the buffer's owner is gone
- * * -EINTR - a fatal signal ended a wait for the device
+ * * -EINTR - a signal ended the wait for the exporter, which is busy, or for its
+ *   device
  * * -EIO - the exporter violates its contract
  * * -EOVERFLOW - the slice is in too many pieces
  * * -ENOMEM - out of memory
@@ -658,7 +711,8 @@ int kvm_dmabuf_get_pfn(struct kvm *kvm, const struct kvm_memory_slot *slot,
  * Context: any; kvm->srcu or mmu_lock held.  Takes no lock.
  *
  * Return: true if @start is right behind the highest gfn until now, so that the
- * guest may be going through the slot.
+ * guest may be going through the slot, or if kvm_dmabuf_had_mapped() knows that the
+ * guest had its neighbours.
  */
 bool kvm_dmabuf_will_map(const struct kvm_memory_slot *slot, gfn_t start,
 			 gfn_t end)
@@ -666,7 +720,13 @@ bool kvm_dmabuf_will_map(const struct kvm_memory_slot *slot, gfn_t start,
 	struct kvm_dmabuf_binding *binding = slot->dmabuf;
 	gfn_t old_start = READ_ONCE(binding->reach_start);
 	gfn_t old_end = READ_ONCE(binding->reach_end);
-	bool next = old_end && start == old_end;
+	bool ahead = (old_end && start == old_end) ||
+		     (start >= READ_ONCE(binding->former_start) &&
+		      start < READ_ONCE(binding->former_end));
+
+	/* Two faults at the same time may be counted as one. */
+	WRITE_ONCE(binding->reach_pages,
+		   READ_ONCE(binding->reach_pages) + end - start);
 
 	while (start < old_start &&
 	       !try_cmpxchg64(&binding->reach_start, &old_start, start))
@@ -674,7 +734,32 @@ bool kvm_dmabuf_will_map(const struct kvm_memory_slot *slot, gfn_t start,
 	while (end > old_end &&
 	       !try_cmpxchg64(&binding->reach_end, &old_end, end))
 		;
-	return next;
+	return ahead;
+}
+
+/**
+ * kvm_dmabuf_had_mapped - tell what a guest had mapped before a revocation
+ * @slot: a slot for which kvm_slot_is_dmabuf() is true
+ * @gfn: what it maps now
+ * @start: set to the first gfn of a range around @gfn
+ * @end: set to the gfn behind its last one
+ *
+ * A hint, from kvm_dmabuf_will_map(): the guest had at least half of the range when
+ * the buffer was last revoked, and is likely to come back for it.
+ *
+ * Context: any; kvm->srcu or mmu_lock held.  Takes no lock.
+ *
+ * Return: true if there is such a range.
+ */
+bool kvm_dmabuf_had_mapped(const struct kvm_memory_slot *slot, gfn_t gfn,
+			   gfn_t *start, gfn_t *end)
+{
+	const struct kvm_dmabuf_binding *binding = slot->dmabuf;
+
+	*start = READ_ONCE(binding->former_start);
+	*end = READ_ONCE(binding->former_end);
+
+	return gfn >= *start && gfn < *end;
 }
 
 MODULE_IMPORT_NS("DMA_BUF");

@@ -360,6 +360,7 @@ int kvm_dmabuf_table_lookup(const struct kvm_dmabuf_table *table,
 		.wc = extent.attrs & DMA_BUF_EXTENT_WC,
 		.readable = extent.attrs & DMA_BUF_EXTENT_READ,
 		.writable = extent.attrs & DMA_BUF_EXTENT_WRITE,
+		.private = extent.attrs & DMA_BUF_EXTENT_PRIVATE,
 	};
 	return 0;
 }

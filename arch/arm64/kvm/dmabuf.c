@@ -123,6 +123,14 @@ static enum kvm_pgtable_prot dmabuf_prot(const struct dmabuf_fault *fault,
 	return prot;
 }
 
+/* What is about to be mapped, as the L1 guest calls it; see kvm_dmabuf_will_map(). */
+static void dmabuf_will_map(const struct dmabuf_fault *fault, u64 size)
+{
+	gfn_t start = gpa_to_gfn(ALIGN_DOWN(fault->ipa, size));
+
+	kvm_dmabuf_will_map(fault->memslot, start, start + PHYS_PFN(size));
+}
+
 /* Without pKVM, so that it is KVM's own page tables and memory cache. */
 static int dmabuf_map(const struct dmabuf_fault *fault,
 		      const struct kvm_dmabuf_page *page)
@@ -156,6 +164,7 @@ static int dmabuf_map(const struct dmabuf_fault *fault,
 						     flags);
 	} else {
 		size = kvm_granule_size(dmabuf_map_level(fault, page));
+		dmabuf_will_map(fault, size);
 		ret = kvm_pgtable_stage2_map(pgt, ALIGN_DOWN(fault->fault_ipa, size),
 					     size,
 					     ALIGN_DOWN(__pfn_to_phys(page->pfn), size),
@@ -227,6 +236,10 @@ static int dmabuf_page_abort(const struct dmabuf_fault *fault,
 	struct kvm_vcpu *vcpu = fault->vcpu;
 	u64 hfar = kvm_vcpu_get_hfar(vcpu);
 	int ret;
+
+	/* Every gfn is shared, and mapped as such or not at all. */
+	if (page->private)
+		return dmabuf_fault_exit(fault, KVM_MEMORY_EXIT_FLAG_BACKING);
 
 	/* Tags may have been enabled, or the buffer changed, under the slot. */
 	if (!page->readable ||

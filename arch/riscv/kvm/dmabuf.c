@@ -131,6 +131,11 @@ int kvm_riscv_dmabuf_fault(struct kvm_vcpu *vcpu, const struct kvm_memory_slot *
 		return dmabuf_fault_exit(vcpu, gpa, write, exec,
 					 KVM_MEMORY_EXIT_FLAG_REVOKED);
 
+	/* Every gfn is shared, and mapped as such or not at all. */
+	if (page.private)
+		return dmabuf_fault_exit(vcpu, gpa, write, exec,
+					 KVM_MEMORY_EXIT_FLAG_BACKING);
+
 	/* The buffer may have changed under the slot. */
 	if (!page.readable)
 		return dmabuf_fault_exit(vcpu, gpa, write, exec, 0);

@@ -5,8 +5,9 @@
  * Model: an iopt_pages of a dma-buf is an attachment to the buffer, the offset
  * at which the pages begin in it, what may be done to it, and whether it is
  * live. There are no PFNs and no physical addresses, neither kept nor read back
- * from a domain: dma_buf_map_attachment_iommu() asks the exporter and fills the
- * domain. So pinned_pfns, access_itree, domains_itree and storage_domain of
+ * from a domain, except for a device without an IOMMU, whose user has to know
+ * them: dma_buf_map_attachment_iommu() asks the exporter and fills the domain. So
+ * pinned_pfns, access_itree, domains_itree and storage_domain of
  * these pages and their areas stay empty, and there is no in-kernel access.
  *
  * Live is what the exporter said last: its revocation empties every domain, its
@@ -14,12 +15,16 @@
  * it a revocation is for ever. An area that is not live keeps its IOVA and its
  * place in every domain, it is only not mapped.
  *
+ * Memory that is private to a confidential guest is not for devices, and what
+ * can be restored is not live while any part of it is. It becomes private, and
+ * shared again, by being revoked and restored.
+ *
  * Locks, in this order:
  *
  *	iopt->domains_rwsem
  *	iopt->iova_rwsem
- *	dma_resv of the buffer		exporter's state, charged items
- *	iopt_pages::mutex		live, tracks
+ *	dma_resv of the buffer		exporter's state
+ *	iopt_pages::mutex		live, tracks, charged items
  *
  * Filling a domain needs dma_resv, and waits for it interruptibly: the exporter
  * may be busy with its device. Emptying one cannot fail and must not wait for
@@ -33,8 +38,8 @@
  *
  *  - live: each iopt_track is mapped as a whole; otherwise none is, in part or
  *    in whole, and nothing of it is left in an IOTLB;
- *  - the items of all tracks, and unused_items, are what the attachment is
- *    charged; both are 0 without IOMMU_IOAS_MAP_RESTORE.
+ *  - the items of all areas, of each at least one, are what the attachment is
+ *    charged. The items of an area are those of its tracks.
  */
 #include <linux/dma-buf.h>
 #include <linux/dma-buf-mapping.h>
@@ -48,56 +53,29 @@
 
 #include "io_pagetable.h"
 
-static void iopt_revocable_init(struct iopt_revocable *rev)
-{
-	rev->live = false;
-	INIT_LIST_HEAD(&rev->tracks);
-}
-
-static void iopt_track_add(struct iopt_revocable *rev, struct iopt_track *track)
-{
-	list_add_tail(&track->pages_elm, &rev->tracks);
-	list_add_tail(&track->area_elm, &track->area->tracks);
-}
-
-static void iopt_track_del(struct iopt_track *track)
-{
-	list_del(&track->pages_elm);
-	list_del(&track->area_elm);
-	kfree(track);
-}
-
-static void iopt_track_unmap(struct iopt_track *track)
-{
-	/* Returns when nothing of it is left in the IOTLB */
-	iopt_area_unmap_domain(track->area, track->domain);
-}
-
-/* On return nobody reaches the memory any more */
-static void iopt_revocable_revoke(struct iopt_revocable *rev)
-{
-	struct iopt_track *track;
-
-	if (!rev->live)
-		return;
-
-	list_for_each_entry(track, &rev->tracks, pages_elm)
-		iopt_track_unmap(track);
-	rev->live = false;
-}
-
 static bool iopt_domain_is_noiommu(struct iommu_domain *domain)
 {
 	return IS_ENABLED(CONFIG_IOMMUFD_NOIOMMU) &&
 	       domain->owner == &iommufd_noiommu_ops;
 }
 
+/*
+ * Waits for the exporter, who can be busy with its device. Whoever gets an error
+ * undoes what was done so far, so that the system call can be restarted.
+ */
+static int iopt_dmabuf_lock_resv(struct dma_buf *dmabuf)
+{
+	int rc;
+
+	rc = dma_resv_lock_interruptible(dmabuf->resv, NULL);
+	return rc == -EINTR ? -ERESTARTSYS : rc;
+}
+
 static int iopt_dmabuf_lock(struct iopt_pages *pages)
 {
 	int rc;
 
-	rc = dma_resv_lock_interruptible(pages->dmabuf.attach->dmabuf->resv,
-					 NULL);
+	rc = iopt_dmabuf_lock_resv(pages->dmabuf.attach->dmabuf);
 	if (rc)
 		return rc;
 	mutex_lock(&pages->mutex);
@@ -163,30 +141,33 @@ static int iopt_dmabuf_map(struct iopt_track *track, struct iopt_pages *pages,
 					    iopt_dmabuf_map_flags(area), gfp);
 }
 
-/* Give back what removed tracks were charged */
-static void iopt_dmabuf_settle(struct iopt_pages *pages)
-{
-	iopt_dmabuf_assert_locked(pages);
-
-	if (!pages->dmabuf.unused_items)
-		return;
-	dma_buf_iommu_uncharge_items(pages->dmabuf.attach,
-				     pages->dmabuf.unused_items);
-	pages->dmabuf.unused_items = 0;
-}
-
 /*
- * As above, for who must not wait for the exporter. If that has the reservation
- * somebody else settles it: the next fill, callback, or the detach.
+ * The track has @items now. An area counts as one while it has no track: the
+ * exporter visits every mapping, whatever there is to do. Cannot fail if @items
+ * are not more than before.
  */
-static void iopt_dmabuf_try_settle(struct iopt_pages *pages)
+static int iopt_dmabuf_set_items(struct iopt_track *track,
+				 struct iopt_pages *pages, u64 items)
 {
-	struct dma_resv *resv = pages->dmabuf.attach->dmabuf->resv;
+	struct dma_buf_attachment *attach = pages->dmabuf.attach;
+	struct iopt_area *area = track->area;
+	u64 total = area->items - track->items + items;
+	u64 before = max(area->items, 1ULL);
+	u64 after = max(total, 1ULL);
+	int rc;
 
-	if (!pages->dmabuf.unused_items || !dma_resv_trylock(resv))
-		return;
-	iopt_dmabuf_settle(pages);
-	dma_resv_unlock(resv);
+	lockdep_assert_held(&pages->mutex);
+
+	if (after > before) {
+		rc = dma_buf_iommu_charge_items(attach, after - before);
+		if (rc)
+			return rc;
+	} else if (after < before) {
+		dma_buf_iommu_uncharge_items(attach, before - after);
+	}
+	area->items = total;
+	track->items = items;
+	return 0;
 }
 
 /*
@@ -194,35 +175,24 @@ static void iopt_dmabuf_try_settle(struct iopt_pages *pages)
  * table items that it writes. They are counted from the layout of the buffer,
  * which is known while it is revoked as well: what a live mapping refuses is
  * not let in while there is none, where it would spoil the restore of others.
+ * What is not restored is one item, to be visited by the revocation.
  */
 static int iopt_dmabuf_charge(struct iopt_track *track,
 			      struct iopt_pages *pages)
 {
-	u64 items;
+	u64 items = 1;
 	int rc;
 
-	if (!pages->dmabuf.restore)
-		return 0;
-
-	iopt_dmabuf_settle(pages);
-	rc = iopt_dmabuf_count(track->area, pages, track->domain->pgsize_bitmap,
-			       &items);
-	/* The exporter's memory is gone for ever, there will be no restore */
-	if (rc == -ENODEV && !pages->dmabuf.rev.live)
-		return 0;
-	if (rc)
-		return rc;
-
-	if (items > track->items) {
-		rc = dma_buf_iommu_charge_items(pages->dmabuf.attach,
-						items - track->items);
-		if (rc)
+	if (pages->dmabuf.restore) {
+		rc = iopt_dmabuf_count(track->area, pages,
+				       track->domain->pgsize_bitmap, &items);
+		/* The memory is gone for ever, there will be no restore */
+		if (rc == -ENODEV && !pages->dmabuf.rev.live)
+			items = 1;
+		else if (rc)
 			return rc;
-	} else {
-		pages->dmabuf.unused_items += track->items - items;
 	}
-	track->items = items;
-	return 0;
+	return iopt_dmabuf_set_items(track, pages, items);
 }
 
 static int iopt_dmabuf_fill_track(struct iopt_track *track,
@@ -261,16 +231,13 @@ static int iopt_dmabuf_add(struct iopt_area *area, struct iopt_pages *pages,
 	if (pages->dmabuf.restore && iopt_domain_is_noiommu(domain))
 		return -EOPNOTSUPP;
 
-	track = kzalloc_obj(*track, GFP_KERNEL_ACCOUNT);
+	track = iopt_track_alloc(area, domain);
 	if (!track)
 		return -ENOMEM;
-	track->area = area;
-	track->domain = domain;
 
 	rc = iopt_dmabuf_fill_track(track, pages);
 	if (rc) {
-		pages->dmabuf.unused_items += track->items;
-		iopt_dmabuf_settle(pages);
+		iopt_dmabuf_set_items(track, pages, 0);
 		kfree(track);
 		return rc;
 	}
@@ -285,7 +252,7 @@ static void iopt_dmabuf_remove(struct iopt_track *track,
 
 	if (pages->dmabuf.rev.live)
 		iopt_track_unmap(track);
-	pages->dmabuf.unused_items += track->items;
+	iopt_dmabuf_set_items(track, pages, 0);
 	iopt_track_del(track);
 }
 
@@ -308,8 +275,12 @@ static void iopt_dmabuf_remove_all(struct iopt_area *area,
  * restore, if there is one. What would be refused otherwise is refused anyway.
  *
  * Return: 0, or
- * -EINTR: a signal came while waiting for the exporter
- * -E2BIG: a restore would write more page table items than is allowed
+ * -ERESTARTSYS: a signal came while waiting for the exporter
+ * -EDQUOT: the mappings would have more page table items than is allowed
+ * -EINVAL: memory or IOVA are not aligned to the domain's smallest page
+ * -EPERM: the memory does not allow it any more
+ * -ENODEV: the exporter's memory is gone, the revocation is on its way
+ * -EIO: the exporter broke its contract
  * -EOPNOTSUPP: no restore in a domain without an IOMMU
  * -ENOMEM, or what the IOMMU driver returns
  */
@@ -345,14 +316,10 @@ void iopt_dmabuf_unfill_domain(struct iopt_area *area, struct iopt_pages *pages,
 	lockdep_assert_held_write(&area->iopt->domains_rwsem);
 
 	guard(mutex)(&pages->mutex);
-	list_for_each_entry(track, &area->tracks, area_elm) {
-		if (track->domain == domain) {
-			iopt_dmabuf_remove(track, pages);
-			iopt_dmabuf_try_settle(pages);
-			return;
-		}
-	}
-	WARN_ON(true);
+	track = iopt_track_find(area, domain);
+	if (WARN_ON(!track))
+		return;
+	iopt_dmabuf_remove(track, pages);
 }
 
 /*
@@ -395,21 +362,30 @@ int iopt_dmabuf_fill_domains(struct iopt_area *area, struct iopt_pages *pages)
 
 	lockdep_assert_held(&area->iopt->domains_rwsem);
 
-	if (xa_empty(&area->iopt->domains))
-		return iopt_dmabuf_check_small(area, pages);
+	/* What an area counts without a domain, so before it has any */
+	rc = dma_buf_iommu_charge_items(pages->dmabuf.attach, 1);
+	if (rc)
+		return rc;
+
+	if (xa_empty(&area->iopt->domains)) {
+		rc = iopt_dmabuf_check_small(area, pages);
+		goto out;
+	}
 
 	rc = iopt_dmabuf_lock(pages);
 	if (rc)
-		return rc;
+		goto out;
 	xa_for_each(&area->iopt->domains, index, domain) {
 		rc = iopt_dmabuf_add(area, pages, domain);
 		if (rc) {
 			iopt_dmabuf_remove_all(area, pages);
-			iopt_dmabuf_settle(pages);
 			break;
 		}
 	}
 	iopt_dmabuf_unlock(pages);
+out:
+	if (rc)
+		dma_buf_iommu_uncharge_items(pages->dmabuf.attach, 1);
 	return rc;
 }
 
@@ -427,14 +403,16 @@ void iopt_dmabuf_unfill_domains(struct iopt_area *area,
 
 	guard(mutex)(&pages->mutex);
 	iopt_dmabuf_remove_all(area, pages);
-	iopt_dmabuf_try_settle(pages);
+	dma_buf_iommu_uncharge_items(pages->dmabuf.attach, 1);
 }
 
 /**
  * iopt_dmabuf_domain() - One of the domains that an area is in
  * @area: The area to act on
  *
- * The caller has the mutex of the area's pages, and checked that they are live.
+ * For IOMMU_IOAS_NOIOMMU_GET_PA, the only one who reads addresses back, from the
+ * page table of a device that has no IOMMU. The caller has the mutex of the
+ * area's pages, and checked that they are live.
  *
  * Return: a domain, or NULL if there is none.
  */
@@ -534,9 +512,11 @@ static int iopt_dmabuf_restored(struct dma_buf_attachment *attach)
 	old_memcg = set_active_memcg(pages->dmabuf.memcg);
 	rc = iopt_dmabuf_map_all(pages);
 	set_active_memcg(old_memcg);
-	iopt_dmabuf_settle(pages);
 	if (!rc)
 		pages->dmabuf.rev.live = true;
+	/* Back, but private. Nothing failed, and it comes back once more */
+	if (rc == -EACCES)
+		rc = 0;
 	return rc;
 }
 
@@ -546,8 +526,10 @@ static const struct dma_buf_attach_ops iopt_dmabuf_revocable_ops = {
 };
 
 static const struct dma_buf_match iopt_dmabuf_revocable_matches[] = {
-	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_REVOCABLE },
-	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_PINNED },
+	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_REVOCABLE,
+	  .private = true },
+	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_PINNED,
+	  .private = true },
 };
 
 static const struct dma_buf_attach_ops iopt_dmabuf_restorable_ops = {
@@ -558,8 +540,10 @@ static const struct dma_buf_attach_ops iopt_dmabuf_restorable_ops = {
 
 /* Not revocable: who asked for a restore must not silently go without */
 static const struct dma_buf_match iopt_dmabuf_restorable_matches[] = {
-	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_RESTORABLE },
-	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_PINNED },
+	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_RESTORABLE,
+	  .private = true },
+	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_PINNED,
+	  .private = true },
 };
 
 static struct dma_buf_attachment *
@@ -589,6 +573,8 @@ static int iopt_dmabuf_begin(struct iopt_pages *pages)
 		return rc;
 
 	rc = iopt_dmabuf_check(pages, true);
+	if (rc == -EACCES && pages->dmabuf.restore)
+		return 0;
 	if (rc == -EAGAIN)
 		return pages->dmabuf.restore ? 0 : -ENODEV;
 	if (!rc)
@@ -601,7 +587,7 @@ static int iopt_dmabuf_attach(struct iopt_pages *pages, struct dma_buf *dmabuf)
 	struct dma_buf_attachment *attach;
 	int rc;
 
-	rc = dma_resv_lock_interruptible(dmabuf->resv, NULL);
+	rc = iopt_dmabuf_lock_resv(dmabuf);
 	if (rc)
 		return rc;
 	attach = iopt_dmabuf_mapping_attach(pages, dmabuf);
@@ -638,7 +624,9 @@ static int iopt_dmabuf_attach(struct iopt_pages *pages, struct dma_buf *dmabuf)
  * -EPERM: the file or the memory does not allow reading, or writing
  * -EOPNOTSUPP: the exporter cannot do this, see dma_buf_mapping_attach_locked()
  * -ENODEV: the memory is revoked and @restore is false, or it is gone
- * -EINTR: a signal came while waiting for the exporter
+ * -EACCES: a part of it is private and @restore is false
+ * -ERESTARTSYS: a signal came while waiting for the exporter
+ * -EIO: the exporter broke its contract
  * -ENOMEM
  */
 struct iopt_pages *iopt_alloc_dmabuf_pages(struct dma_buf *dmabuf,
@@ -703,7 +691,7 @@ void iopt_dmabuf_release(struct iopt_pages *pages)
 	if (attach) {
 		struct dma_buf *dmabuf = attach->dmabuf;
 
-		/* Uncharges what is left. No callback follows. */
+		/* No callback follows */
 		dma_buf_detach(dmabuf, attach);
 		dma_buf_put(dmabuf);
 	}
@@ -739,7 +727,7 @@ void iopt_dmabuf_change_process(struct iopt_pages *pages)
  *
  * The buffer may change before the IOVA is used, which then is a bad one.
  *
- * Return: 0, or -EINTR if a signal came while waiting for the exporter
+ * Return: 0, or -ERESTARTSYS if a signal came while waiting for the exporter
  */
 int iopt_dmabuf_iova_phase(struct iopt_pages *pages, unsigned long start_byte,
 			   unsigned long length, unsigned long *phase)
@@ -751,7 +739,7 @@ int iopt_dmabuf_iova_phase(struct iopt_pages *pages, unsigned long start_byte,
 
 	middle = ALIGN_DOWN(start_byte + length / 2, PAGE_SIZE);
 
-	rc = dma_resv_lock_interruptible(attach->dmabuf->resv, NULL);
+	rc = iopt_dmabuf_lock_resv(attach->dmabuf);
 	if (rc)
 		return rc;
 	rc = dma_buf_iommu_congruence(attach, pages->dmabuf.start + middle,

@@ -11,8 +11,9 @@
  *	D1 to D3, LOW_POWER_ENTRY            -> D3, PM_ENTRY   <- D0, exit, wakeup
  *	reset begins                         -> RESET          <- reset ends
  *	reset ends, driver wants time        -> NOT_READY      <- driver is ready
- *	error, link cut off                  -> ERROR          <- resume, or failure
+ *	error, link cut off                  -> ERROR, LOST    <- resume, or failure
  *	DMA_BUF_STATE, revoked               -> USER           <- DMA_BUF_STATE, ok
+ *	DMA_BUF_PRIVATE begins               -> CONVERT        <- memory has changed
  *	device closed                        -> CLOSED
  *
  * Causes are levels, not counts: vfio_pci_causes() tells which of the device's
@@ -29,9 +30,18 @@
  * unless somebody is busy.
  *
  * Errors come with pci_bus_sem held, so error_detected takes a leaf spinlock,
- * marks the device as cut off and queues work.  Hardware changed first here:
- * until the work has run, importers hold mappings of a dead device, but nobody
- * makes new ones, as the exporter's callbacks look at the mark.
+ * marks the device as cut off and queues work.  Nobody makes new mappings from
+ * then on, as the exporter's callbacks look at the mark; those that were made go
+ * by the work, which also tells the user.  error_detected waits for it, bounded and
+ * with no more than the caller's locks, since AER resets the link next.  With DPC
+ * the link is down by then: hardware changed first.
+ *
+ * The mark is ended by resume or by a permanent failure.  Where the end is not
+ * reported (CONFIG_VFIO_PCI_DMABUF_RECOVERY is off) nothing is marked, and the user
+ * brings the memory back by setting the device up.
+ *
+ * VFs lose their memory with their PF.  If that is VFIO's, too, its resets are
+ * theirs, by vfio_pci_in_reset().  vfs_lock of the PF > dmabufs_lock of a VF.
  *
  * Locks: memory_lock > dmabufs_lock > dma_resv, revocation.error_lock innermost.
  * Nobody waits for memory_lock, for config space or for importers' devices under
@@ -65,6 +75,8 @@
 #define VFIO_PCI_RESET_DRAIN_MS	2000
 /* How often a wait looks for a fatal signal */
 #define VFIO_PCI_DRAIN_SLICE_MS	100
+/* An error's report waits no longer than this until importers were told */
+#define VFIO_PCI_ERROR_WAIT_MS	1000
 /* How often a driver is asked whether its device is ready after a reset */
 #define VFIO_PCI_READY_POLL_MS	15
 /* How long an importer waits for that */
@@ -73,6 +85,7 @@
 /* Events of error recovery, for error_work */
 #define VFIO_PCI_ERROR_LOST	BIT(0)
 #define VFIO_PCI_ERROR_OVER	BIT(1)
+#define VFIO_PCI_ERROR_SIGNAL	BIT(2)
 
 static u32 vfio_pci_causes_for_user(u32 causes)
 {
@@ -90,6 +103,7 @@ static u32 vfio_pci_causes_for_user(u32 causes)
 		{ VFIO_PCI_CAUSE_ERROR, VFIO_DMA_BUF_CAUSE_ERROR },
 		{ VFIO_PCI_CAUSE_USER, VFIO_DMA_BUF_CAUSE_USER },
 		{ VFIO_PCI_CAUSE_CLOSED, VFIO_DMA_BUF_CAUSE_CLOSED },
+		{ VFIO_PCI_CAUSE_CONVERT, VFIO_DMA_BUF_CAUSE_CONVERT },
 	};
 	u32 user = 0;
 	int i;
@@ -99,6 +113,15 @@ static u32 vfio_pci_causes_for_user(u32 causes)
 			user |= map[i].user;
 
 	return user;
+}
+
+/* A reset of a PF is one of its VFs. */
+static bool vfio_pci_in_reset(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_core_device *pf = vdev->sriov_pf_core_dev;
+
+	return READ_ONCE(vdev->revocation.resets) ||
+	       (pf && READ_ONCE(pf->revocation.resets));
 }
 
 /**
@@ -115,7 +138,7 @@ u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev)
 	struct vfio_pci_revocation *rev = &vdev->revocation;
 	u32 causes = 0;
 
-	if (READ_ONCE(rev->resets))
+	if (vfio_pci_in_reset(vdev))
 		causes |= VFIO_PCI_CAUSE_RESET;
 	if (READ_ONCE(rev->lost))
 		causes |= VFIO_PCI_CAUSE_LOST;
@@ -217,50 +240,6 @@ static bool vfio_pci_vf_decoded(struct pci_dev *vf)
 
 	return !PCI_POSSIBLE_ERROR(ctrl) && (ctrl & PCI_SRIOV_CTRL_VFE) &&
 	       (ctrl & PCI_SRIOV_CTRL_MSE);
-}
-
-/*
- * A mask of the BARs whose registers do not hold what the host has assigned, and
- * what that is.  A device in the middle of a reset answers with ones: all of them.
- */
-static u32 vfio_pci_lost_bars(struct pci_dev *pdev, u32 bars[PCI_STD_NUM_BARS])
-{
-	int i, pos = PCI_BASE_ADDRESS_0;
-	struct pci_bus_region region;
-	u32 val, lost = 0;
-
-	/*
-	 * VFs have none, and who emulates the bit may do so with BARs.  Resources
-	 * of zPCI are not addresses on the bus.
-	 */
-	if (pdev->no_command_memory || IS_ENABLED(CONFIG_S390))
-		return 0;
-
-	for (i = 0; i < PCI_STD_NUM_BARS; i++, pos += 4) {
-		struct resource *res = pci_resource_n(pdev, i);
-
-		if (!res->parent ||
-		    res->flags & (IORESOURCE_UNSET | IORESOURCE_PCI_FIXED))
-			continue;
-
-		pcibios_resource_to_bus(pdev->bus, &region, res);
-		bars[i] = lower_32_bits(region.start);
-		pci_read_config_dword(pdev, pos, &val);
-		val &= res->flags & IORESOURCE_IO ? PCI_BASE_ADDRESS_IO_MASK :
-						    PCI_BASE_ADDRESS_MEM_MASK;
-		if (val != bars[i])
-			lost |= BIT(i);
-		if (!(res->flags & IORESOURCE_MEM_64))
-			continue;
-
-		bars[++i] = upper_32_bits(region.start);
-		pos += 4;
-		pci_read_config_dword(pdev, pos, &val);
-		if (val != bars[i])
-			lost |= BIT(i);
-	}
-
-	return lost;
 }
 
 /*
@@ -535,7 +514,7 @@ void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev)
 	 */
 	woken = (rev->causes & VFIO_PCI_CAUSE_D3) && !vdev->pdev->is_virtfn &&
 		!(vfio_pci_causes(vdev) & VFIO_PCI_CAUSE_D3);
-	if (!rev->resets && (rev->lost || woken))
+	if (!vfio_pci_in_reset(vdev) && (rev->lost || woken))
 		vfio_pci_check_decode(vdev);
 	vfio_pci_revoke_look(vdev);
 }
@@ -546,26 +525,34 @@ void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev)
  * @priv: the buffer, nobody else knows it
  *
  * Context: process context, memory_lock held; takes dmabufs_lock and dma_resv.
+ *
+ * Return: 0, or as vfio_pci_private_add()
  */
-void vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
-			 struct vfio_pci_dma_buf *priv)
+int vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
+			struct vfio_pci_dma_buf *priv)
 {
-	struct vfio_pci_revocation *rev = &vdev->revocation;
+	int ret;
 
 	lockdep_assert_held(&vdev->memory_lock);
 
 	guard(mutex)(&vdev->dmabufs_lock);
+	ret = vfio_pci_private_add(vdev, priv);
+	if (ret)
+		return ret;
+
 	/* Nobody has looked while there were none. */
 	if (list_empty(&vdev->dmabufs) &&
-	    (!rev->resets || vdev->pdev->is_virtfn))
+	    (!vfio_pci_in_reset(vdev) || vdev->pdev->is_virtfn))
 		vfio_pci_check_decode(vdev);
 	list_add_tail(&priv->dmabufs_elm, &vdev->dmabufs);
 	vfio_pci_revoke_look(vdev);
+
+	return 0;
 }
 
 /**
  * vfio_pci_driver_can_revoke - does the driver tell us what we have to know?
- * @vdev: an opened device
+ * @vdev: a device that is being registered
  *
  * Memory that is exported has to be taken away from importers before each reset,
  * and in each error, of which only the driver's callbacks learn.
@@ -579,8 +566,44 @@ bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev)
 	const struct pci_error_handlers *handlers = vdev->pdev->driver->err_handler;
 
 	return handlers && handlers->reset_prepare && handlers->reset_done &&
-	       handlers->error_detected && handlers->slot_reset &&
-	       handlers->resume;
+	       handlers->error_detected &&
+	       (!IS_ENABLED(CONFIG_VFIO_PCI_DMABUF_RECOVERY) ||
+		(handlers->slot_reset && handlers->resume));
+}
+
+/* A PF is about to be reset, and takes the memory of its VFs with it. */
+static int vfio_pci_vfs_reset_prepare(struct vfio_pci_core_device *pf,
+				      const struct vfio_pci_drain *drain)
+{
+	struct vfio_pci_core_device *vf;
+	int ret = 0;
+
+	guard(mutex)(&pf->revocation.vfs_lock);
+
+	list_for_each_entry(vf, &pf->revocation.vfs, revocation.vf_item) {
+		guard(mutex)(&vf->dmabufs_lock);
+		vfio_pci_revoke_apply(vf, vf->revocation.causes |
+					  VFIO_PCI_CAUSE_RESET);
+	}
+	list_for_each_entry(vf, &pf->revocation.vfs, revocation.vf_item)
+		ret = vfio_pci_revoke_drain(vf, drain) ?: ret;
+
+	return ret;
+}
+
+/* The PCI core has restored SR-IOV in the PF, if nothing went wrong. */
+static void vfio_pci_vfs_reset_done(struct vfio_pci_core_device *pf)
+{
+	struct vfio_pci_core_device *vf;
+
+	guard(mutex)(&pf->revocation.vfs_lock);
+
+	list_for_each_entry(vf, &pf->revocation.vfs, revocation.vf_item) {
+		guard(mutex)(&vf->dmabufs_lock);
+		if (!list_empty(&vf->dmabufs) && !vfio_pci_in_reset(vf))
+			vfio_pci_check_decode(vf);
+		vfio_pci_revoke_look(vf);
+	}
 }
 
 /**
@@ -592,10 +615,11 @@ bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev)
  * and has revoked the dma-bufs already.
  *
  * An importer whose own device is being reset as well, and was stopped before it
- * could unmap, keeps the reset waiting for a bounded time only.
+ * could unmap, keeps the reset waiting for a bounded time only.  The reset of a PF
+ * takes the memory of its VFs as well.
  *
  * Context: process context, device lock held, config space blocked.  memory_lock
- * may be held or not; takes dmabufs_lock and dma_resv.
+ * may be held or not; takes dmabufs_lock and dma_resv, and those of VFs.
  */
 void vfio_pci_core_reset_prepare(struct pci_dev *pdev)
 {
@@ -604,13 +628,16 @@ void vfio_pci_core_reset_prepare(struct pci_dev *pdev)
 		.bounded = true,
 		.end = jiffies + msecs_to_jiffies(VFIO_PCI_RESET_DRAIN_MS),
 	};
+	int ret, ret_vfs;
 
 	scoped_guard(mutex, &vdev->dmabufs_lock) {
 		WRITE_ONCE(vdev->revocation.resets, vdev->revocation.resets + 1);
 		vfio_pci_revoke_apply(vdev, vdev->revocation.causes |
 					    VFIO_PCI_CAUSE_RESET);
 	}
-	if (vfio_pci_revoke_drain(vdev, &drain))
+	ret = vfio_pci_revoke_drain(vdev, &drain);
+	ret_vfs = vfio_pci_vfs_reset_prepare(vdev, &drain);
+	if (ret || ret_vfs)
 		pci_warn(pdev, "importers of dma-bufs do not stop, resetting\n");
 }
 EXPORT_SYMBOL_GPL(vfio_pci_core_reset_prepare);
@@ -631,31 +658,25 @@ void vfio_pci_core_reset_done(struct pci_dev *pdev)
 	struct vfio_pci_core_device *vdev = dev_get_drvdata(&pdev->dev);
 	struct vfio_pci_revocation *rev = &vdev->revocation;
 
-	guard(mutex)(&vdev->dmabufs_lock);
-	if (WARN_ON_ONCE(!rev->resets))
-		return;
-	WRITE_ONCE(rev->resets, rev->resets - 1);
-	/* VFs have nothing to lose, but they may get it back. */
-	if (!rev->resets && (!pdev->is_virtfn || rev->lost))
-		vfio_pci_check_decode(vdev);
-	vfio_pci_revoke_look(vdev);
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		if (WARN_ON_ONCE(!rev->resets))
+			return;
+		WRITE_ONCE(rev->resets, rev->resets - 1);
+		/* VFs have nothing to lose, but they may get it back. */
+		if (!list_empty(&vdev->dmabufs) && !vfio_pci_in_reset(vdev) &&
+		    (!pdev->is_virtfn || rev->lost))
+			vfio_pci_check_decode(vdev);
+		vfio_pci_revoke_look(vdev);
+	}
+	vfio_pci_vfs_reset_done(vdev);
 }
 EXPORT_SYMBOL_GPL(vfio_pci_core_reset_done);
 
-/* Takes effect what vfio_pci_revoke_error() and its like have noted. */
-static void vfio_pci_error_work(struct work_struct *work)
+static void vfio_pci_error_apply(struct vfio_pci_core_device *vdev, u8 events)
 {
-	struct vfio_pci_core_device *vdev =
-		container_of(work, struct vfio_pci_core_device,
-			     revocation.error_work);
 	struct vfio_pci_revocation *rev = &vdev->revocation;
-	u8 events;
 
 	guard(mutex)(&vdev->dmabufs_lock);
-	scoped_guard(spinlock, &rev->error_lock) {
-		events = rev->events;
-		rev->events = 0;
-	}
 
 	/*
 	 * Even if it is over: importers that were turned away meanwhile are told
@@ -669,19 +690,44 @@ static void vfio_pci_error_work(struct work_struct *work)
 					    VFIO_PCI_CAUSE_ERROR);
 	}
 	/* If the user has set the device up again before, nobody took notice. */
-	if ((events & VFIO_PCI_ERROR_OVER) && !rev->busy && !rev->resets &&
-	    !list_empty(&vdev->dmabufs))
+	if ((events & VFIO_PCI_ERROR_OVER) && !rev->busy &&
+	    !vfio_pci_in_reset(vdev) && !list_empty(&vdev->dmabufs))
 		vfio_pci_check_decode(vdev);
 	vfio_pci_revoke_look(vdev);
 }
 
-static void vfio_pci_error_event(struct vfio_pci_core_device *vdev, u8 event,
+/* Takes effect what vfio_pci_revoke_error() and its like have noted. */
+static void vfio_pci_error_work(struct work_struct *work)
+{
+	struct vfio_pci_core_device *vdev =
+		container_of(work, struct vfio_pci_core_device,
+			     revocation.error_work);
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	u8 events;
+
+	scoped_guard(spinlock, &rev->error_lock) {
+		events = rev->events;
+		rev->events = 0;
+	}
+
+	vfio_pci_error_apply(vdev, events);
+	if (events & VFIO_PCI_ERROR_SIGNAL)
+		vfio_pci_core_signal_error(vdev);
+
+	/* What came meanwhile has queued the work again. */
+	scoped_guard(spinlock, &rev->error_lock)
+		WRITE_ONCE(rev->error_pending, rev->events);
+	wake_up_all(&rev->error_wait);
+}
+
+static void vfio_pci_error_event(struct vfio_pci_core_device *vdev, u8 events,
 				 bool cut_off)
 {
 	struct vfio_pci_revocation *rev = &vdev->revocation;
 
 	scoped_guard(spinlock, &rev->error_lock) {
-		rev->events |= event;
+		rev->events |= events;
+		WRITE_ONCE(rev->error_pending, true);
 		WRITE_ONCE(rev->cut_off, cut_off);
 	}
 	schedule_work(&rev->error_work);
@@ -693,20 +739,64 @@ static void vfio_pci_error_event(struct vfio_pci_core_device *vdev, u8 event,
  * @state: of the channel
  *
  * For &pci_error_handlers.error_detected.  The link is about to be reset if it is
- * frozen: whatever the user does until recovery ends, the memory stays away.  A
- * failure for good ends that as well; a reset, or opening the device, and setting
- * it up may help.
+ * frozen: whatever the user does until recovery ends, the memory stays away.  The
+ * reset comes when all drivers have returned from here.  What importers have
+ * mapped is to be gone by then, so this waits for the work that revokes; not for
+ * ever, as somebody who holds dma_resv may wait for a device that is frozen, too.
  *
- * Context: any but interrupts; takes a leaf spinlock.
+ * A failure for good ends that as well: a reset, or opening the device, and setting
+ * it up may help.  If the error was not fatal and recovery failed for the sake of
+ * another device, nothing has happened to this one.
+ *
+ * Not all who report an error recover from it: without an end to it, or if the
+ * channel is not what the state says (CXL), the device is not cut off, but lost
+ * until it is set up again.
+ *
+ * Context: process context, device lock held; takes a leaf spinlock.
+ *
+ * Return: true if the user will be told when the memory has been taken away; false
+ * if nothing is to be done before
  */
-void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 			   pci_channel_state_t state)
 {
-	if (state != pci_channel_io_normal)
-		vfio_pci_error_event(vdev, VFIO_PCI_ERROR_LOST,
-				     state == pci_channel_io_frozen);
+	struct vfio_pci_revocation *rev = &vdev->revocation;
+	struct pci_dev *pdev = vdev->pdev;
+	bool offline = pci_channel_offline(pdev);
+
+	if (state == pci_channel_io_normal)
+		return false;
+
+	if (state == pci_channel_io_perm_failure) {
+		vfio_pci_error_event(vdev, VFIO_PCI_ERROR_SIGNAL |
+				     (offline ? VFIO_PCI_ERROR_LOST :
+						VFIO_PCI_ERROR_OVER), false);
+		return true;
+	}
+
+	vfio_pci_error_event(vdev, VFIO_PCI_ERROR_SIGNAL | VFIO_PCI_ERROR_LOST,
+			     offline && pdev->driver->err_handler->resume);
+	/* Whoever adds the first dma-buf sees the mark. */
+	if (!list_empty(&vdev->dmabufs) &&
+	    !wait_event_timeout(rev->error_wait, !READ_ONCE(rev->error_pending),
+				msecs_to_jiffies(VFIO_PCI_ERROR_WAIT_MS)))
+		pci_warn(pdev, "importers of dma-bufs are still to be told of the error\n");
+
+	return true;
 }
 
+/**
+ * vfio_pci_revoke_unplugged - the device is gone, its driver is to go as well
+ * @vdev: the device, opened or not
+ *
+ * Context: process context; takes a leaf spinlock.
+ */
+void vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev)
+{
+	vfio_pci_error_event(vdev, VFIO_PCI_ERROR_LOST, false);
+}
+
+#if IS_ENABLED(CONFIG_VFIO_PCI_DMABUF_RECOVERY)
 /**
  * vfio_pci_core_aer_slot_reset - the link was reset
  * @pdev: a device bound to a VFIO driver, opened or not
@@ -745,64 +835,10 @@ void vfio_pci_core_aer_resume(struct pci_dev *pdev)
 			     false);
 }
 EXPORT_SYMBOL_GPL(vfio_pci_core_aer_resume);
-
-/*
- * When error recovery has reset the link it is for drivers to restore registers.
- * While a device is open that is for its user, see vfio_bar_restore().  If it was
- * closed, or the user closes it instead, nobody does.
- */
-static void vfio_pci_restore_lost_bars(struct pci_dev *pdev)
-{
-	u32 bars[PCI_STD_NUM_BARS], lost;
-	u16 cmd;
-	int i;
-
-	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
-	if (PCI_POSSIBLE_ERROR(cmd))
-		return;
-
-	lost = vfio_pci_lost_bars(pdev, bars);
-	if (!lost)
-		return;
-
-	pci_info(pdev, "BARs were lost, restoring them\n");
-	/* Half of an address is none to decode. */
-	if (!pdev->mmio_always_on)
-		pci_write_config_word(pdev, PCI_COMMAND, cmd &
-				      ~(PCI_COMMAND_IO | PCI_COMMAND_MEMORY));
-	for (i = 0; i < PCI_STD_NUM_BARS; i++)
-		if (lost & BIT(i))
-			pci_write_config_dword(pdev,
-					       PCI_BASE_ADDRESS_0 + 4 * i,
-					       bars[i]);
-	pci_write_config_word(pdev, PCI_COMMAND, cmd);
-}
-
-/**
- * vfio_pci_revoke_open - set up what a device has lost while it was closed
- * @vdev: the device, about to be enabled, in D0
- *
- * Not while it answers with ones or somebody resets it, nor while somebody else
- * has config space for himself.
- *
- * Context: process context; takes dmabufs_lock, keeps users off config space.
- */
-void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev)
-{
-	struct pci_dev *pdev = vdev->pdev;
-
-	guard(mutex)(&vdev->dmabufs_lock);
-	if (vdev->revocation.resets)
-		return;
-	/* Whoever has it may be waiting for dmabufs_lock. */
-	if (!pci_cfg_access_trylock(pdev))
-		return;
-	vfio_pci_restore_lost_bars(pdev);
-	pci_cfg_access_unlock(pdev);
-}
+#endif
 
 /* A dma-buf of this device that is named by an fd; to be put by its dmabuf. */
-static struct vfio_pci_dma_buf *
+struct vfio_pci_dma_buf *
 vfio_pci_dma_buf_get(struct vfio_pci_core_device *vdev, int fd)
 {
 	struct vfio_pci_dma_buf *priv;
@@ -883,6 +919,25 @@ static int vfio_pci_dma_buf_set_state(struct vfio_pci_dma_buf *priv, u32 state)
 	}
 
 	return 0;
+}
+
+/* For a cause that is the dma-buf's own, under dmabufs_lock. */
+void vfio_pci_dma_buf_set_cause(struct vfio_pci_dma_buf *priv, u32 cause,
+				bool set)
+{
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
+	WRITE_ONCE(priv->own_causes, set ? priv->own_causes | cause :
+					   priv->own_causes & ~cause);
+	vfio_pci_dma_buf_apply(priv);
+}
+
+/* Wait for importers that do DMA, until a fatal signal comes: -EINTR. */
+int vfio_pci_dma_buf_drain(struct vfio_pci_dma_buf *priv)
+{
+	const struct vfio_pci_drain drain = { .killable = true };
+
+	return vfio_pci_dma_buf_wait(priv, &drain);
 }
 
 static int
@@ -1038,7 +1093,11 @@ void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev)
 	INIT_LIST_HEAD(&vdev->dmabufs);
 	spin_lock_init(&rev->error_lock);
 	INIT_WORK(&rev->error_work, vfio_pci_error_work);
+	init_waitqueue_head(&rev->error_wait);
 	INIT_DELAYED_WORK(&rev->ready_work, vfio_pci_ready_work);
+	mutex_init(&rev->vfs_lock);
+	INIT_LIST_HEAD(&rev->vfs);
+	INIT_LIST_HEAD(&rev->vf_item);
 }
 
 /**
@@ -1047,17 +1106,15 @@ void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev)
  */
 void vfio_pci_revoke_fini(struct vfio_pci_core_device *vdev)
 {
+	mutex_destroy(&vdev->revocation.vfs_lock);
 	mutex_destroy(&vdev->dmabufs_lock);
 }
 
-/**
- * vfio_pci_revoke_registered - a device can be opened from now on
- * @vdev: the device
- *
+/*
  * A reset with a dma-buf around is rare, and what importers do inside dma_resv is
  * theirs to decide: tell lockdep about the order right away.
  */
-void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
+static void vfio_pci_revoke_teach_lockdep(struct vfio_pci_core_device *vdev)
 {
 	struct dma_resv resv;
 
@@ -1066,14 +1123,35 @@ void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
 
 	dma_resv_init(&resv);
 	down_write(&vdev->memory_lock);
+	mutex_lock(&vdev->revocation.vfs_lock);
 	mutex_lock(&vdev->dmabufs_lock);
 	dma_resv_lock(&resv, NULL);
 	spin_lock(&vdev->revocation.error_lock);
 	spin_unlock(&vdev->revocation.error_lock);
 	dma_resv_unlock(&resv);
 	mutex_unlock(&vdev->dmabufs_lock);
+	mutex_unlock(&vdev->revocation.vfs_lock);
 	up_write(&vdev->memory_lock);
 	dma_resv_fini(&resv);
+}
+
+/**
+ * vfio_pci_revoke_registered - a device can be opened from now on
+ * @vdev: the device
+ *
+ * Context: process context, device lock held.  To be followed by
+ * vfio_pci_revoke_unregistered().
+ */
+void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
+{
+	struct vfio_pci_core_device *pf = vdev->sriov_pf_core_dev;
+
+	vfio_pci_revoke_teach_lockdep(vdev);
+
+	if (pf) {
+		guard(mutex)(&pf->revocation.vfs_lock);
+		list_add_tail(&vdev->revocation.vf_item, &pf->revocation.vfs);
+	}
 }
 
 /**
@@ -1085,6 +1163,12 @@ void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
  */
 void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
 {
+	struct vfio_pci_core_device *pf = vdev->sriov_pf_core_dev;
+
+	if (pf) {
+		guard(mutex)(&pf->revocation.vfs_lock);
+		list_del_init(&vdev->revocation.vf_item);
+	}
 	cancel_work_sync(&vdev->revocation.error_work);
 	cancel_delayed_work_sync(&vdev->revocation.ready_work);
 }

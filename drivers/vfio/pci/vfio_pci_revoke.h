@@ -32,8 +32,9 @@ struct phys_vec;
  * @VFIO_PCI_CAUSE_D1_D2: it is in D1 or D2, and need not answer either, which does
  *	not keep the user from trying
  * @VFIO_PCI_CAUSE_USER: the user has taken this dma-buf back
+ * @VFIO_PCI_CAUSE_CONVERT: this dma-buf's memory becomes private, or shared
  *
- * All but USER and CLOSED are about the device, and the same for its dma-bufs.
+ * All but USER, CONVERT and CLOSED are about the device, and the same for its dma-bufs.
  */
 enum vfio_pci_cause {
 	VFIO_PCI_CAUSE_DECODE		= BIT(0),
@@ -46,6 +47,7 @@ enum vfio_pci_cause {
 	VFIO_PCI_CAUSE_NOT_READY	= BIT(7),
 	VFIO_PCI_CAUSE_D1_D2		= BIT(8),
 	VFIO_PCI_CAUSE_USER		= BIT(9),
+	VFIO_PCI_CAUSE_CONVERT		= BIT(10),
 };
 
 /*
@@ -75,6 +77,9 @@ u32 vfio_pci_causes(struct vfio_pci_core_device *vdev);
  * @attrs: DMA_BUF_EXTENT_READ and so on, the same for all ranges
  * @host_unmappable: the user has asked for it, under dmabufs_lock
  * @no_cpu: nor may importers use the CPU; set under dma_resv, for ever
+ * @private: the memory is a confidential guest's, see vfio_pci_private.c; written
+ *	under dmabufs_lock and dma_resv
+ * @layout_generation: counts changes of @private, under dma_resv
  * @own_causes: those that are not the device's, written under dmabufs_lock
  * @causes: for which it is revoked; written under dmabufs_lock and dma_resv
  * @undrained: it was revoked, and somebody may still do DMA; under dmabufs_lock
@@ -96,6 +101,8 @@ struct vfio_pci_dma_buf {
 	u32 attrs;
 	bool host_unmappable;
 	bool no_cpu;
+	bool private;
+	u64 layout_generation;
 	u32 own_causes;
 	u32 causes;
 	bool undrained;
@@ -112,11 +119,30 @@ vfio_pci_dma_buf_find(struct vfio_pci_core_device *vdev,
 void vfio_pci_dma_buf_disown(struct vfio_pci_core_device *vdev,
 			     struct vfio_pci_dma_buf *priv);
 
-/* vfio_pci_revoke.c: for the exporter */
-void vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
+/* vfio_pci_private.c */
+int vfio_pci_private_add(struct vfio_pci_core_device *vdev,
 			 struct vfio_pci_dma_buf *priv);
+int vfio_pci_feature_dma_buf_private(struct vfio_pci_core_device *vdev,
+				     u32 flags, void __user *arg, size_t argsz);
+
+/* vfio_pci_unmappable.c: for vfio_pci_private.c */
+bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv, phys_addr_t start,
+			       u64 len);
+bool vfio_pci_dma_buf_covers(struct vfio_pci_dma_buf *priv,
+			     const struct phys_vec *vec);
+void vfio_pci_dma_buf_born_unmappable(struct vfio_pci_dma_buf *priv);
+
+/* vfio_pci_revoke.c: for vfio_pci_private.c */
+struct vfio_pci_dma_buf *
+vfio_pci_dma_buf_get(struct vfio_pci_core_device *vdev, int fd);
+void vfio_pci_dma_buf_set_cause(struct vfio_pci_dma_buf *priv, u32 cause,
+				bool set);
+int vfio_pci_dma_buf_drain(struct vfio_pci_dma_buf *priv);
+
+/* vfio_pci_revoke.c: for the exporter */
+int vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
+			struct vfio_pci_dma_buf *priv);
 int vfio_pci_dma_buf_wait_ready(struct vfio_pci_dma_buf *priv);
-bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev);
 u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev);
 int vfio_pci_feature_dma_buf_state(struct vfio_pci_core_device *vdev, u32 flags,
 				   void __user *arg, size_t argsz);
@@ -124,17 +150,23 @@ int vfio_pci_feature_dma_buf_eventfd(struct vfio_pci_core_device *vdev,
 				     u32 flags, void __user *arg, size_t argsz);
 
 /* vfio_pci_revoke.c: hooks */
+bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev);
 int vfio_pci_revoke_begin(struct vfio_pci_core_device *vdev, u32 cause);
 void vfio_pci_revoke_end(struct vfio_pci_core_device *vdev);
 void vfio_pci_revoke_init(struct vfio_pci_core_device *vdev);
 void vfio_pci_revoke_fini(struct vfio_pci_core_device *vdev);
 void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev);
 void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev);
-void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev);
-void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 			   pci_channel_state_t state);
+void vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev);
 void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev);
 #else
+static inline bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev)
+{
+	return true;
+}
+
 static inline u32 vfio_pci_revoke_causes(struct vfio_pci_core_device *vdev)
 {
 	return 0;
@@ -149,6 +181,13 @@ vfio_pci_feature_dma_buf_state(struct vfio_pci_core_device *vdev, u32 flags,
 
 static inline int
 vfio_pci_feature_dma_buf_eventfd(struct vfio_pci_core_device *vdev, u32 flags,
+				 void __user *arg, size_t argsz)
+{
+	return -ENOTTY;
+}
+
+static inline int
+vfio_pci_feature_dma_buf_private(struct vfio_pci_core_device *vdev, u32 flags,
 				 void __user *arg, size_t argsz)
 {
 	return -ENOTTY;
@@ -182,12 +221,14 @@ vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
 {
 }
 
-static inline void vfio_pci_revoke_open(struct vfio_pci_core_device *vdev)
+static inline bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
+					 pci_channel_state_t state)
 {
+	return false;
 }
 
-static inline void vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
-					 pci_channel_state_t state)
+static inline void
+vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev)
 {
 }
 

@@ -177,8 +177,9 @@ void vfio_pci_host_access_end(struct vfio_pci_core_device *vdev)
 	up_read(&vdev->host_access_lock);
 }
 
-static bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv,
-				      phys_addr_t start, u64 len)
+/* Does a dma-buf have any of these bytes? */
+bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv, phys_addr_t start,
+			       u64 len)
 {
 	u32 i;
 
@@ -190,6 +191,41 @@ static bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv,
 	}
 
 	return false;
+}
+
+/* Does one range of a dma-buf have all of these bytes? */
+bool vfio_pci_dma_buf_covers(struct vfio_pci_dma_buf *priv,
+			     const struct phys_vec *vec)
+{
+	phys_addr_t end = vec->paddr + vec->len;
+	u32 i;
+
+	for (i = 0; i < priv->nr_ranges; i++) {
+		const struct phys_vec *range = &priv->phys_vec[i];
+
+		if (vec->paddr >= range->paddr && end <= range->paddr + range->len)
+			return true;
+	}
+
+	return false;
+}
+
+/*
+ * All of a new dma-buf is memory that the host must not map already, so that
+ * nobody has found otherwise under any of the locks above, and has no importers.
+ */
+void vfio_pci_dma_buf_born_unmappable(struct vfio_pci_dma_buf *priv)
+{
+	struct vfio_pci_core_device *vdev = priv->vdev;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	WRITE_ONCE(priv->no_cpu, true);
+	if (vdev->vdev.host_unmappable)
+		return;
+
+	priv->host_unmappable = true;
+	WRITE_ONCE(vdev->dmabufs_unmappable, vdev->dmabufs_unmappable + 1);
 }
 
 /**
@@ -236,13 +272,20 @@ static bool vfio_pci_dma_buf_has_ioeventfd(struct vfio_pci_dma_buf *priv)
 	return false;
 }
 
-/* An importer may have asked before whether it can use the CPU. */
+/*
+ * An importer may have asked before whether it can use the CPU.  One that maps may
+ * hold dma_resv until the device is ready, for which somebody needs dmabufs_lock.
+ */
 static int vfio_pci_dma_buf_set_no_cpu(struct vfio_pci_dma_buf *priv)
 {
 	struct dma_buf *dmabuf = priv->dmabuf;
-	int ret = 0;
+	int ret;
 
-	dma_resv_lock(dmabuf->resv, NULL);
+	lockdep_assert_not_held(&priv->vdev->dmabufs_lock);
+
+	ret = dma_resv_lock_interruptible(dmabuf->resv, NULL);
+	if (ret)
+		return ret;
 	if (!list_empty(&dmabuf->attachments))
 		ret = -EBUSY;
 	else
@@ -265,18 +308,22 @@ static void vfio_pci_dma_buf_zap(struct vfio_pci_dma_buf *priv)
 				    priv->phys_vec[i].len, true);
 }
 
-static int vfio_pci_dma_buf_set_unmappable(struct vfio_pci_dma_buf *priv)
+static int vfio_pci_dma_buf_set_unmappable(struct vfio_pci_core_device *vdev,
+					   struct vfio_pci_dma_buf *priv)
 {
-	struct vfio_pci_core_device *vdev = priv->vdev;
 	int ret;
 
 	lockdep_assert_held(&vdev->ioeventfds_lock);
 	lockdep_assert_held_write(&vdev->host_access_lock);
 	lockdep_assert_held_write(&vdev->memory_lock);
-	lockdep_assert_held(&vdev->dmabufs_lock);
 
-	if (priv->host_unmappable)
-		return 0;
+	/* While the device is open both are changed by nobody but the caller. */
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		if (!priv->vdev)
+			return -ENODEV;
+		if (priv->host_unmappable)
+			return 0;
+	}
 
 	if (!vfio_pci_claim_is_exclusive(vdev, priv->region_index))
 		return -EOPNOTSUPP;
@@ -286,8 +333,11 @@ static int vfio_pci_dma_buf_set_unmappable(struct vfio_pci_dma_buf *priv)
 	if (ret)
 		return ret;
 
-	priv->host_unmappable = true;
-	WRITE_ONCE(vdev->dmabufs_unmappable, vdev->dmabufs_unmappable + 1);
+	scoped_guard(mutex, &vdev->dmabufs_lock) {
+		priv->host_unmappable = true;
+		WRITE_ONCE(vdev->dmabufs_unmappable,
+			   vdev->dmabufs_unmappable + 1);
+	}
 	vfio_pci_dma_buf_zap(priv);
 
 	return 0;
@@ -309,9 +359,7 @@ static int vfio_pci_dma_buf_lock_unmappable(struct vfio_pci_core_device *vdev,
 	if (ret)
 		goto out_host_access;
 
-	scoped_guard(mutex, &vdev->dmabufs_lock)
-		ret = priv->vdev ? vfio_pci_dma_buf_set_unmappable(priv) :
-				   -ENODEV;
+	ret = vfio_pci_dma_buf_set_unmappable(vdev, priv);
 
 	up_write(&vdev->memory_lock);
 out_host_access:

@@ -17,6 +17,7 @@
 
 #include <linux/bitops.h>
 #include <linux/kvm_host.h>
+#include <linux/moduleparam.h>
 
 #include <trace/events/kvm.h>
 
@@ -27,19 +28,47 @@
 #include "tdp_mmu.h"
 
 /*
- * Dma-bufs are mapped by guest physical address, which needs TDP.  The hardware
- * of VMs that have a type for their protected memory has to be told that MMIO
- * becomes the guest's; until something does, they cannot have them.  This is the
- * one place that decides.  To SEV and SEV-ES guests of the default type, MMIO is
- * shared memory, by dma-buf as by a VMA.
+ * Nobody has run these yet, for want of hardware: they are to be asked for.  Shared
+ * MMIO is what such a guest has of a device before it trusts it, if it ever does.
  */
+static bool __read_mostly protected_vm_dmabuf;
+module_param(protected_vm_dmabuf, bool, 0444);
+
+/*
+ * Whether a VM can have MMIO as shared memory, which says nothing about private
+ * memory: that is kvm_dmabuf_can_be_private().  To SEV and SEV-ES guests of the
+ * default type it is what a VMA is.
+ */
+static bool kvm_dmabuf_can_be_shared(const struct kvm *kvm)
+{
+	switch (kvm->arch.vm_type) {
+	case KVM_X86_DEFAULT_VM:
+	case KVM_X86_SW_PROTECTED_VM:
+		return true;
+	case KVM_X86_SEV_VM:
+	case KVM_X86_SEV_ES_VM:
+	case KVM_X86_SNP_VM:
+	case KVM_X86_TDX_VM:
+		return protected_vm_dmabuf;
+	default:
+		return false;
+	}
+}
+
+/* Dma-bufs are mapped by guest physical address, which needs TDP. */
 bool kvm_arch_supports_dmabuf(struct kvm *kvm)
 {
-	if (!tdp_enabled)
-		return false;
+	return tdp_enabled && (!kvm || kvm_dmabuf_can_be_shared(kvm));
+}
 
-	return !kvm || kvm->arch.vm_type == KVM_X86_DEFAULT_VM ||
-	       kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
+/*
+ * What it takes to make a device's memory the private memory of a guest is known
+ * of no hardware yet: a TSM has to be in it.  For KVM itself, private is a matter
+ * of which gfns it maps, so guests that are protected by software can have it.
+ */
+static bool kvm_dmabuf_can_be_private(const struct kvm *kvm)
+{
+	return kvm->arch.vm_type == KVM_X86_SW_PROTECTED_VM;
 }
 
 /* What the dma-buf allows within the memslot's bounds. */
@@ -103,11 +132,13 @@ struct kvm_pfn_memtype kvm_dmabuf_memtype(struct kvm_vcpu *vcpu,
  * What KVM cannot read it cannot emulate.  Without an MMIO SPTE, a guest whose
  * state is protected never learns that an access is MMIO, and would only repeat
  * it.  Legacy SEV-ES guests have protected vCPUs in a VM that does not say so;
- * for TDX it is the other way round while a vCPU is being debugged.
+ * for TDX it is the other way round while a vCPU is being debugged.  And what is
+ * private is nothing to be handed to userspace, or to be taken from it.
  */
-static bool kvm_dmabuf_can_emulate(const struct kvm_vcpu *vcpu)
+static bool kvm_dmabuf_can_emulate(const struct kvm_vcpu *vcpu,
+				   const struct kvm_page_fault *fault)
 {
-	return !vcpu->arch.guest_state_protected &&
+	return !fault->is_private && !vcpu->arch.guest_state_protected &&
 	       !vcpu->kvm->arch.has_protected_state;
 }
 
@@ -129,7 +160,7 @@ static int kvm_dmabuf_faultin_revoked(struct kvm_vcpu *vcpu,
 {
 	/* No MMIO SPTE: nothing would zap that when the memory is back. */
 	if ((fault->slot->flags & KVM_MEM_REVOKED_MMIO) && !fault->prefetch &&
-	    kvm_dmabuf_can_emulate(vcpu))
+	    kvm_dmabuf_can_emulate(vcpu, fault))
 		return RET_PF_EMULATE;
 
 	return kvm_dmabuf_fault_exit(vcpu, fault,
@@ -141,23 +172,23 @@ static void kvm_dmabuf_fault_will_map(struct kvm_page_fault *fault)
 {
 	gfn_t first = gfn_round_for_level(fault->gfn, fault->max_level);
 
-	fault->dmabuf_next =
+	fault->dmabuf_ahead =
 		kvm_dmabuf_will_map(fault->slot, first, first +
 				    KVM_PAGES_PER_HPAGE(fault->max_level));
 }
 
 /*
- * A dma-buf is shared memory: a private access, or one to a gfn that is meant
- * to be private, is a mismatch for userspace to resolve.
+ * The access is of the kind, private or shared, that the gfn's attribute says, or
+ * the caller would not have come here, and fault->mmu_seq was sampled before that
+ * was found out.  The memory has to be of that kind, too.  Which one of the two is
+ * wrong is for userspace to know, and it has to be told that the attribute is not
+ * all there is to look at.  Memory that is away is of no kind.
  */
 int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
 			       struct kvm_page_fault *fault)
 {
 	struct kvm_dmabuf_page page = {};
 	int r;
-
-	if (fault->is_private)
-		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
 
 	r = kvm_dmabuf_get_pfn(vcpu->kvm, fault->slot, fault->gfn, &page);
 	trace_kvm_dmabuf_fault(fault->gfn,
@@ -166,11 +197,18 @@ int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
 	if (r)
 		return kvm_dmabuf_faultin_revoked(vcpu, fault);
 
+	if (fault->is_private != page.private)
+		return kvm_dmabuf_fault_exit(vcpu, fault,
+					     KVM_MEMORY_EXIT_FLAG_BACKING);
+
+	if (fault->is_private && !kvm_dmabuf_can_be_private(vcpu->kvm))
+		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
+
 	if (!page.readable)
 		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
 
 	if (fault->write && !page.writable) {
-		if (!kvm_dmabuf_can_emulate(vcpu))
+		if (!kvm_dmabuf_can_emulate(vcpu, fault))
 			return kvm_dmabuf_fault_exit(vcpu, fault, 0);
 
 		/* As for a read-only memslot, the store is emulated MMIO. */
@@ -231,8 +269,9 @@ gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 	/* Pairs with the smp_wmb() in kvm_mmu_invalidate_end(). */
 	smp_rmb();
 
+	/* There are no private gfns, see above. */
 	if (kvm_dmabuf_get_pfn(vcpu->kvm, fault.slot, gfn, &page) ||
-	    !page.readable ||
+	    page.private || !page.readable ||
 	    min_t(u8, kvm_dmabuf_page_max_level(&page), max_huge_page_level) != level)
 		return gfn;
 
@@ -255,24 +294,38 @@ gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 }
 
 /* How many leaves a fault may map that nobody has asked for. */
-#define KVM_DMABUF_FAULT_AHEAD	16
+#define KVM_DMABUF_FAULT_AHEAD	64
 
 /*
  * A guest that faulted on one leaf after the other will do so on the next, and
- * an exit costs more than to map some leaves.  Without accessed bits a leaf that
- * was mapped ahead faults nevertheless.
+ * an exit costs more than to map some leaves.  A guest that had the neighbours
+ * when the memory was taken away will want them back: all that there is a page
+ * table for.  Without accessed bits a leaf that was mapped ahead faults
+ * nevertheless.
  */
-void kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
-				const struct kvm_page_fault *fault)
+void __kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
+				  const struct kvm_page_fault *fault)
 {
-	u8 level = fault->goal_level;
-	gfn_t gfn = gfn_round_for_level(fault->gfn, level) +
-		    KVM_PAGES_PER_HPAGE(level);
+	gfn_t nr_pages = KVM_PAGES_PER_HPAGE(fault->goal_level);
+	gfn_t first = gfn_round_for_level(fault->gfn, fault->goal_level);
+	gfn_t start, end;
 
-	if (kvm_slot_is_dmabuf(fault->slot) && fault->dmabuf_next &&
-	    !fault->prefetch && kvm_ad_enabled)
-		kvm_mmu_map_dmabuf_ahead(vcpu, gfn, gfn + KVM_DMABUF_FAULT_AHEAD *
-					 KVM_PAGES_PER_HPAGE(level), level);
+	if (fault->prefetch || !kvm_ad_enabled)
+		return;
+
+	if (kvm_dmabuf_had_mapped(fault->slot, fault->gfn, &start, &end)) {
+		start = max(round_up(start, nr_pages),
+			    gfn_round_for_level(first, fault->goal_level + 1));
+		/* Nothing but this one? */
+		if (start == first)
+			start += nr_pages;
+	} else {
+		start = first + nr_pages;
+		end = start + KVM_DMABUF_FAULT_AHEAD * nr_pages;
+	}
+
+	if (start < end)
+		kvm_mmu_map_dmabuf_ahead(vcpu, start, end, fault->goal_level);
 }
 
 /*

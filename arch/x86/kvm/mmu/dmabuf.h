@@ -42,8 +42,16 @@ bool kvm_mmu_is_dmabuf_fault_stale(struct kvm_vcpu *vcpu,
 				   struct kvm_page_fault *fault);
 gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 			       u8 level);
-void kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
-				const struct kvm_page_fault *fault);
+void __kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
+				  const struct kvm_page_fault *fault);
+
+static inline void
+kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
+			   const struct kvm_page_fault *fault)
+{
+	if (fault->dmabuf_ahead)
+		__kvm_mmu_dmabuf_fault_ahead(vcpu, fault);
+}
 
 bool kvm_rmap_zap_level(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			int level, gfn_t start, gfn_t end, bool can_yield,

@@ -81,6 +81,48 @@ FIXTURE_VARIANT_ADD(iommufd_dmabuf, two_mock_domain)
 	.mock_domains = 2,
 };
 
+/* A second IOAS with a device of its own, for copies */
+struct other_ioas {
+	__u32 ioas_id;
+	__u32 stdev_id;
+	__u32 hwpt_id;
+	__u32 device_id;
+};
+
+static void other_ioas_init(struct __test_metadata *_metadata, int fd,
+			    struct other_ioas *other)
+{
+	ASSERT_EQ(0, _test_ioctl_ioas_alloc(fd, &other->ioas_id));
+	ASSERT_EQ(0, _test_cmd_mock_domain(fd, other->ioas_id, &other->stdev_id,
+					   &other->hwpt_id, &other->device_id));
+}
+
+/* Without large pages all is mapped in pages of PAGE_SIZE */
+static int set_huge_pages(int fd, __u32 ioas_id, bool on)
+{
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+		.val64 = on,
+		.object_id = ioas_id,
+	};
+
+	return ioctl(fd, IOMMU_OPTION, &cmd);
+}
+
+/* From the fixture's IOAS */
+#define test_copy(dst_ioas_id, dst_iova_p, src_iova, length, flags)          \
+	ASSERT_EQ(0, _test_ioctl_ioas_copy(self->fd, dst_ioas_id, dst_iova_p, \
+					   self->ioas_id, src_iova, length,  \
+					   flags))
+#define test_err_copy(_errno, dst_ioas_id, dst_iova_p, src_iova, length,      \
+		      flags)                                                  \
+	EXPECT_ERRNO(_errno,                                                  \
+		     _test_ioctl_ioas_copy(self->fd, dst_ioas_id, dst_iova_p, \
+					   self->ioas_id, src_iova, length,   \
+					   flags))
+
 /* Map the slice, check it in a domain there before and in one that comes later */
 static void check_dmabuf_slice(struct __test_metadata *_metadata,
 			       FIXTURE_DATA(iommufd_dmabuf) *self,
@@ -152,12 +194,7 @@ TEST_F(iommufd_dmabuf, slices)
 TEST_F(iommufd_dmabuf, errors)
 {
 	size_t buf_size = PAGE_SIZE * 4;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW,
-		.dst_ioas_id = self->ioas_id,
-		.src_ioas_id = self->ioas_id,
-	};
+	__u64 copy_iova;
 	__u64 iova;
 	int dfd;
 
@@ -182,11 +219,10 @@ TEST_F(iommufd_dmabuf, errors)
 	EXPECT_ERRNO(EINVAL, _test_ioctl_ioas_map(self->fd, self->ioas_id,
 						  buffer, PAGE_SIZE, &iova,
 						  MAP_RW_RESTORE));
-	test_ioctl_ioas_map_file(dfd, 0, buf_size, &copy_cmd.src_iova);
-	copy_cmd.length = buf_size;
-	copy_cmd.flags = MAP_RW_RESTORE;
-	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
-	test_ioctl_ioas_unmap(copy_cmd.src_iova, buf_size);
+	test_ioctl_ioas_map_file(dfd, 0, buf_size, &iova);
+	test_err_copy(EINVAL, self->ioas_id, &copy_iova, iova, buf_size,
+		      MAP_RW_RESTORE);
+	test_ioctl_ioas_unmap(iova, buf_size);
 	close(dfd);
 
 	/* An exporter that only has scatterlists */
@@ -220,12 +256,7 @@ TEST_F(iommufd_dmabuf, errors)
 TEST_F(iommufd_dmabuf, permission)
 {
 	size_t buf_size = PAGE_SIZE * 4;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.dst_ioas_id = self->ioas_id,
-		.src_ioas_id = self->ioas_id,
-		.length = buf_size,
-	};
+	__u64 copy_iova;
 	__u64 iova;
 	int dfd;
 
@@ -238,12 +269,10 @@ TEST_F(iommufd_dmabuf, permission)
 				       IOMMU_IOAS_MAP_READABLE);
 
 	/* A copy gains nothing */
-	copy_cmd.src_iova = iova;
-	copy_cmd.flags = MAP_RW;
-	EXPECT_ERRNO(EPERM, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
-	copy_cmd.flags = IOMMU_IOAS_MAP_READABLE;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
-	test_ioctl_ioas_unmap(copy_cmd.dst_iova, buf_size);
+	test_err_copy(EPERM, self->ioas_id, &copy_iova, iova, buf_size, MAP_RW);
+	test_copy(self->ioas_id, &copy_iova, iova, buf_size,
+		  IOMMU_IOAS_MAP_READABLE);
+	test_ioctl_ioas_unmap(copy_iova, buf_size);
 	test_ioctl_ioas_unmap(iova, buf_size);
 	close(dfd);
 
@@ -277,42 +306,32 @@ TEST_F(iommufd_dmabuf, permission)
 TEST_F(iommufd_dmabuf, revoke_all)
 {
 	size_t buf_size = PAGE_SIZE * 4;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW,
-		.src_ioas_id = self->ioas_id,
-		.length = buf_size,
-	};
-	__u32 stdev_id2, hwpt_id2, device_id2;
+	struct other_ioas other;
 	__u32 hwpt_id3;
 	__u64 iova_slice;
-	__u32 ioas_id2;
+	__u64 copy_iova;
 	__u64 iova;
 	int dfd;
 
 	if (!variant->mock_domains)
 		SKIP(return, "needs a domain");
 
-	test_ioctl_ioas_alloc(&ioas_id2);
-	test_cmd_mock_domain(ioas_id2, &stdev_id2, &hwpt_id2, &device_id2);
-	copy_cmd.dst_ioas_id = ioas_id2;
-
+	other_ioas_init(_metadata, self->fd, &other);
 	test_cmd_get_dmabuf_ranges(buf_size, PAGE_SIZE, 0, &dfd);
 	test_ioctl_ioas_map_file(dfd, 0, buf_size, &iova);
 	test_ioctl_ioas_map_file(dfd, PAGE_SIZE, PAGE_SIZE * 2, &iova_slice);
 	test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0, &hwpt_id3);
-	copy_cmd.src_iova = iova;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_copy(other.ioas_id, &copy_iova, iova, buf_size, MAP_RW);
 	test_dmabuf_mapped(self->hwpt_id, dfd, 0, iova, buf_size);
 	test_dmabuf_mapped(hwpt_id3, dfd, 0, iova, buf_size);
-	test_dmabuf_mapped(hwpt_id2, dfd, 0, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_mapped(other.hwpt_id, dfd, 0, copy_iova, buf_size);
 
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, iova, buf_size);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, iova_slice, PAGE_SIZE * 2);
 	test_dmabuf_unmapped(hwpt_id3, dfd, iova, buf_size);
 	test_dmabuf_unmapped(hwpt_id3, dfd, iova_slice, PAGE_SIZE * 2);
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
 
 	/* Nobody asked for more, so it is for ever, later domains included */
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
@@ -320,10 +339,9 @@ TEST_F(iommufd_dmabuf, revoke_all)
 	test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0, &hwpt_id3);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, iova, buf_size);
 	test_dmabuf_unmapped(hwpt_id3, dfd, iova, buf_size);
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
-	copy_cmd.dst_iova = 0;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
+	test_copy(other.ioas_id, &copy_iova, iova, buf_size, MAP_RW);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
 
 	/* A new mapping lives next to it */
 	test_ioctl_ioas_unmap(iova_slice, PAGE_SIZE * 2);
@@ -333,22 +351,16 @@ TEST_F(iommufd_dmabuf, revoke_all)
 	test_ioctl_ioas_unmap(iova, buf_size);
 	test_ioctl_ioas_unmap(iova_slice, PAGE_SIZE * 2);
 	test_ioctl_destroy(hwpt_id3);
-	test_ioctl_destroy(stdev_id2);
+	test_ioctl_destroy(other.stdev_id);
 	close(dfd);
 }
 
 TEST_F(iommufd_dmabuf, restore)
 {
 	size_t buf_size = PAGE_SIZE * 4;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW,
-		.src_ioas_id = self->ioas_id,
-		.length = buf_size,
-	};
-	__u32 stdev_id2, hwpt_id2, device_id2;
+	struct other_ioas other;
 	__u32 hwpt_id3;
-	__u32 ioas_id2;
+	__u64 copy_iova;
 	__u64 iova2;
 	__u64 iova;
 	int dfd;
@@ -367,16 +379,12 @@ TEST_F(iommufd_dmabuf, restore)
 		return;
 	}
 
-	test_ioctl_ioas_alloc(&ioas_id2);
-	test_cmd_mock_domain(ioas_id2, &stdev_id2, &hwpt_id2, &device_id2);
-	copy_cmd.dst_ioas_id = ioas_id2;
-
+	other_ioas_init(_metadata, self->fd, &other);
 	test_ioctl_ioas_map_file_flags(dfd, 0, buf_size, &iova, MAP_RW_RESTORE);
-	copy_cmd.src_iova = iova;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_copy(other.ioas_id, &copy_iova, iova, buf_size, MAP_RW);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, iova, buf_size);
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
 
 	/* A domain and a mapping that come while it is revoked */
 	test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0, &hwpt_id3);
@@ -387,7 +395,7 @@ TEST_F(iommufd_dmabuf, restore)
 
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
 	test_dmabuf_mapped(self->hwpt_id, dfd, 0, iova, buf_size);
-	test_dmabuf_mapped(hwpt_id2, dfd, 0, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_mapped(other.hwpt_id, dfd, 0, copy_iova, buf_size);
 	test_dmabuf_mapped(hwpt_id3, dfd, 0, iova, buf_size);
 	test_dmabuf_mapped(self->hwpt_id, dfd, PAGE_SIZE, iova2, PAGE_SIZE * 2);
 	test_dmabuf_mapped(hwpt_id3, dfd, PAGE_SIZE, iova2, PAGE_SIZE * 2);
@@ -398,23 +406,24 @@ TEST_F(iommufd_dmabuf, restore)
 	test_ioctl_ioas_unmap(iova, buf_size);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, iova, buf_size);
-	test_dmabuf_mapped(hwpt_id2, dfd, 0, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_mapped(other.hwpt_id, dfd, 0, copy_iova, buf_size);
 	test_dmabuf_mapped(self->hwpt_id, dfd, PAGE_SIZE, iova2, PAGE_SIZE * 2);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
-	test_ioctl_destroy(stdev_id2);
+	test_ioctl_destroy(other.stdev_id);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
-	test_cmd_mock_domain(ioas_id2, &stdev_id2, &hwpt_id2, &device_id2);
-	test_dmabuf_mapped(hwpt_id2, dfd, 0, copy_cmd.dst_iova, buf_size);
+	test_cmd_mock_domain(other.ioas_id, &other.stdev_id, &other.hwpt_id,
+			     &other.device_id);
+	test_dmabuf_mapped(other.hwpt_id, dfd, 0, copy_iova, buf_size);
 
 	/* The owner goes away for good */
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_CLOSE);
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
-	test_dmabuf_unmapped(hwpt_id2, dfd, copy_cmd.dst_iova, buf_size);
+	test_dmabuf_unmapped(other.hwpt_id, dfd, copy_iova, buf_size);
 	test_err_ioctl_ioas_map_file_flags(ENODEV, dfd, 0, buf_size, &iova,
 					   MAP_RW_RESTORE);
 	test_err_ioctl_ioas_map_file(ENODEV, dfd, 0, buf_size, &iova);
-	test_ioctl_destroy(stdev_id2);
+	test_ioctl_destroy(other.stdev_id);
 	close(dfd);
 }
 
@@ -466,18 +475,11 @@ TEST_F(iommufd_dmabuf, access)
 /* Without large pages a restore could take too long for the exporter */
 TEST_F(iommufd_dmabuf, restore_small_pages)
 {
-	struct iommu_option cmd = {
-		.size = sizeof(cmd),
-		.option_id = IOMMU_OPTION_HUGE_PAGES,
-		.op = IOMMU_OPTION_OP_SET,
-		.val64 = 0,
-		.object_id = self->ioas_id,
-	};
 	size_t buf_size = PAGE_SIZE * 512;
 	__u64 iova;
 	int dfd;
 
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &cmd));
+	ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
 	test_cmd_get_dmabuf(buf_size, &dfd);
 	test_ioctl_ioas_map_file_flags(dfd, 0, buf_size, &iova, MAP_RW_RESTORE);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
@@ -727,18 +729,8 @@ TEST_F(iommufd_dmabuf, unmap_mixed)
  */
 TEST_F(iommufd_dmabuf, restore_limit)
 {
-	struct iommu_option option = {
-		.size = sizeof(option),
-		.option_id = IOMMU_OPTION_HUGE_PAGES,
-		.op = IOMMU_OPTION_OP_SET,
-		.val64 = 0,
-	};
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW,
-		.src_ioas_id = self->ioas_id,
-	};
 	const size_t limit = 1UL << 30;
+	__u64 copy_iova;
 	__u32 stdev_id;
 	__u32 ioas_id;
 	__u64 iova;
@@ -747,14 +739,12 @@ TEST_F(iommufd_dmabuf, restore_limit)
 	test_cmd_get_dmabuf_ranges(limit + PAGE_SIZE, 0, MOCK_DMABUF_NO_MEMORY,
 				   &dfd);
 	test_ioctl_ioas_alloc(&ioas_id);
-	option.object_id = ioas_id;
-	copy_cmd.dst_ioas_id = ioas_id;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &option));
+	ASSERT_EQ(0, set_huge_pages(self->fd, ioas_id, false));
 
 	/* Map */
-	EXPECT_ERRNO(E2BIG, _test_ioctl_ioas_map_file(self->fd, ioas_id, dfd,
-						      0, limit + PAGE_SIZE,
-						      &iova, MAP_RW_RESTORE));
+	EXPECT_ERRNO(EDQUOT, _test_ioctl_ioas_map_file(self->fd, ioas_id, dfd,
+						       0, limit + PAGE_SIZE,
+						       &iova, MAP_RW_RESTORE));
 	ASSERT_EQ(0, _test_ioctl_ioas_map_file(self->fd, ioas_id, dfd, 0,
 					       limit, &iova, MAP_RW_RESTORE));
 	test_ioctl_ioas_unmap_id(ioas_id, iova, limit);
@@ -764,32 +754,29 @@ TEST_F(iommufd_dmabuf, restore_limit)
 	test_ioctl_ioas_unmap_id(ioas_id, iova, limit + PAGE_SIZE);
 
 	/* Copy. With large pages it is no problem */
-	test_ioctl_ioas_map_file_flags(dfd, 0, limit + PAGE_SIZE,
-				       &copy_cmd.src_iova, MAP_RW_RESTORE);
+	test_ioctl_ioas_map_file_flags(dfd, 0, limit + PAGE_SIZE, &iova,
+				       MAP_RW_RESTORE);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
 	if (variant->mock_domains) {
-		test_dmabuf_mapped(self->hwpt_id, dfd, 0, copy_cmd.src_iova,
+		test_dmabuf_mapped(self->hwpt_id, dfd, 0, iova, PAGE_SIZE);
+		test_dmabuf_mapped(self->hwpt_id, dfd, limit, iova + limit,
 				   PAGE_SIZE);
-		test_dmabuf_mapped(self->hwpt_id, dfd, limit,
-				   copy_cmd.src_iova + limit, PAGE_SIZE);
 	}
-	copy_cmd.length = limit + PAGE_SIZE;
-	EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_err_copy(EDQUOT, ioas_id, &copy_iova, iova, limit + PAGE_SIZE,
+		      MAP_RW);
 
 	/* Ask for small pages afterwards; nothing to fill is no problem */
-	test_ioctl_ioas_unmap(copy_cmd.src_iova, limit + PAGE_SIZE);
-	option.val64 = 1;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &option));
+	test_ioctl_ioas_unmap(iova, limit + PAGE_SIZE);
+	ASSERT_EQ(0, set_huge_pages(self->fd, ioas_id, true));
 	/* Where the domain can have it, which comes later */
 	iova = MOCK_APERTURE_START;
 	ASSERT_EQ(0, _test_ioctl_ioas_map_file(self->fd, ioas_id, dfd, 0,
 					       limit + PAGE_SIZE, &iova,
 					       MAP_RW_RESTORE |
 						       IOMMU_IOAS_MAP_FIXED_IOVA));
-	option.val64 = 0;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &option));
-	test_err_mock_domain(E2BIG, ioas_id, NULL, NULL);
+	ASSERT_EQ(0, set_huge_pages(self->fd, ioas_id, false));
+	test_err_mock_domain(EDQUOT, ioas_id, NULL, NULL);
 	test_ioctl_ioas_unmap_id(ioas_id, iova, limit + PAGE_SIZE);
 	test_cmd_mock_domain(ioas_id, &stdev_id, NULL, NULL);
 	test_ioctl_destroy(stdev_id);
@@ -800,13 +787,8 @@ TEST_F(iommufd_dmabuf, restore_limit)
 /* The same limit, for an IOVA at which large pages do not fit */
 TEST_F(iommufd_dmabuf, restore_limit_iova)
 {
+	const unsigned int copy_flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA;
 	const size_t limit = 1UL << 30;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
-		.src_ioas_id = self->ioas_id,
-		.length = limit + PAGE_SIZE,
-	};
 	const unsigned int flags = MAP_RW_RESTORE | IOMMU_IOAS_MAP_FIXED_IOVA;
 	__u64 good = limit / 2 + (1UL << 21);
 	__u64 bad = limit / 2 + PAGE_SIZE;
@@ -819,7 +801,7 @@ TEST_F(iommufd_dmabuf, restore_limit_iova)
 		/* The first domain decides */
 		test_ioctl_ioas_map_file_flags(dfd, 0, limit + PAGE_SIZE, &bad,
 					       flags);
-		test_err_mock_domain(E2BIG, self->ioas_id, NULL, NULL);
+		test_err_mock_domain(EDQUOT, self->ioas_id, NULL, NULL);
 		test_ioctl_ioas_unmap(bad, limit + PAGE_SIZE);
 		test_ioctl_ioas_map_file_flags(dfd, 0, limit + PAGE_SIZE, &good,
 					       flags);
@@ -828,7 +810,7 @@ TEST_F(iommufd_dmabuf, restore_limit_iova)
 		return;
 	}
 
-	test_err_ioctl_ioas_map_file_flags(E2BIG, dfd, 0, limit + PAGE_SIZE,
+	test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, limit + PAGE_SIZE,
 					   &bad, flags);
 	test_ioctl_ioas_map_file_flags(dfd, 0, limit + PAGE_SIZE, &good, flags);
 	test_dmabuf_mapped(self->hwpt_id, dfd, limit, good + limit, PAGE_SIZE);
@@ -836,12 +818,11 @@ TEST_F(iommufd_dmabuf, restore_limit_iova)
 	/* It makes no difference that it is revoked */
 	test_ioctl_ioas_alloc(&ioas_id);
 	test_cmd_mock_domain(ioas_id, NULL, NULL, NULL);
-	copy_cmd.dst_ioas_id = ioas_id;
-	copy_cmd.src_iova = good;
-	copy_cmd.dst_iova = bad;
-	EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_err_copy(EDQUOT, ioas_id, &bad, good, limit + PAGE_SIZE,
+		      copy_flags);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
-	EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_err_copy(EDQUOT, ioas_id, &bad, good, limit + PAGE_SIZE,
+		      copy_flags);
 	test_dmabuf_unmapped(self->hwpt_id, dfd, good, PAGE_SIZE);
 
 	/* What was refused does not get into the way of the others */
@@ -934,13 +915,8 @@ TEST_F(iommufd_dmabuf, capability)
 TEST_F(iommufd_dmabuf, revoked_refuses)
 {
 	const unsigned int flags = MAP_RW_RESTORE | IOMMU_IOAS_MAP_FIXED_IOVA;
+	const unsigned int copy_flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA;
 	const size_t size = 1UL << 30;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
-		.src_ioas_id = self->ioas_id,
-		.length = size,
-	};
 	__u64 good = size / 2 + (1UL << 21);
 	__u64 bad = size / 2 + PAGE_SIZE;
 	__u32 stdev_id;
@@ -963,25 +939,71 @@ TEST_F(iommufd_dmabuf, revoked_refuses)
 	test_cmd_get_dmabuf_ranges(size, 0, MOCK_DMABUF_NO_MEMORY, &dfd);
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
 	if (variant->mock_domains)
-		test_err_ioctl_ioas_map_file_flags(E2BIG, dfd, 0, size, &bad,
+		test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, size, &bad,
 						   flags);
 	test_ioctl_ioas_map_file_flags(dfd, 0, size, &good, flags);
 
 	test_ioctl_ioas_alloc(&ioas_id);
-	copy_cmd.dst_ioas_id = ioas_id;
-	copy_cmd.src_iova = good;
-	copy_cmd.dst_iova = bad;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
-	test_err_mock_domain(E2BIG, ioas_id, NULL, NULL);
+	test_copy(ioas_id, &bad, good, size, copy_flags);
+	test_err_mock_domain(EDQUOT, ioas_id, NULL, NULL);
 	test_ioctl_ioas_unmap_id(ioas_id, bad, size);
 	test_cmd_mock_domain(ioas_id, &stdev_id, NULL, NULL);
-	EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_err_copy(EDQUOT, ioas_id, &bad, good, size, copy_flags);
 
 	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
 	if (variant->mock_domains)
 		test_dmabuf_mapped(self->hwpt_id, dfd, 0, good, PAGE_SIZE);
 	test_ioctl_destroy(stdev_id);
 	close(dfd);
+}
+
+struct revoker {
+	pthread_t thread;
+	int fd;
+	int dfd;
+	int result;
+};
+
+static int dmabuf_hold(int fd, unsigned int action, unsigned int point)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_HOLD,
+		.hold = { .action = action, .point = point },
+	};
+
+	return ioctl(fd, IOMMU_TEST_CMD, &cmd);
+}
+
+static void *revoker_thread(void *arg)
+{
+	struct revoker *revoker = arg;
+
+	revoker->result = _test_cmd_revoke_dmabuf(revoker->fd, revoker->dfd,
+						  MOCK_DMABUF_REVOKE);
+	return NULL;
+}
+
+/* The exporter is about to revoke: it has dma_resv, and is held there */
+static void revoker_start(struct __test_metadata *_metadata,
+			  struct revoker *revoker, int fd, int dfd)
+{
+	revoker->fd = fd;
+	revoker->dfd = dfd;
+	dmabuf_hold(fd, MOCK_HOLD_RELEASE, 0);
+	ASSERT_EQ(0, dmabuf_hold(fd, MOCK_HOLD_ARM, MOCK_HOLD_REVOKE_BEGIN));
+	ASSERT_EQ(0, pthread_create(&revoker->thread, NULL, revoker_thread,
+				    revoker));
+	while (dmabuf_hold(fd, MOCK_HOLD_QUERY, 0))
+		usleep(1000);
+}
+
+static void revoker_finish(struct __test_metadata *_metadata,
+			   struct revoker *revoker)
+{
+	ASSERT_EQ(0, dmabuf_hold(revoker->fd, MOCK_HOLD_RELEASE, 0));
+	ASSERT_EQ(0, pthread_join(revoker->thread, NULL));
+	ASSERT_EQ(0, revoker->result);
 }
 
 enum {
@@ -997,19 +1019,25 @@ static __u64 items_iova(unsigned int nr, size_t size)
 	return (1UL << 29) + MOCK_PAGE_SIZE + nr * (size + (1UL << 21));
 }
 
+static int items_copy(int fd, __u32 dst_ioas_id, __u32 src_ioas_id,
+		      unsigned int nr, size_t size)
+{
+	__u64 dst_iova = items_iova(nr, size);
+
+	return _test_ioctl_ioas_copy(fd, dst_ioas_id, &dst_iova, src_ioas_id,
+				     items_iova(0, size), size,
+				     MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA);
+}
+
 /* The bounds are for all domains and copies, and for all of a dma-buf */
 TEST_F(iommufd_dmabuf, items)
 {
 	const unsigned int flags = MAP_RW_RESTORE | IOMMU_IOAS_MAP_FIXED_IOVA;
 	const size_t size = ITEMS_ATTACH / ITEMS_COPIES * MOCK_PAGE_SIZE;
-	struct iommu_ioas_copy copy_cmd = {
-		.size = sizeof(copy_cmd),
-		.flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA,
-		.src_iova = items_iova(0, size),
-		.length = size,
-	};
+	__u64 other_iova = items_iova(ITEMS_COPIES, size);
 	__u32 ioas_ids[ITEMS_MAPPINGS];
 	__u64 iova = items_iova(0, size);
+	struct revoker revoker;
 	__u32 device_id;
 	__u32 hwpt_id;
 	unsigned int m;
@@ -1026,40 +1054,55 @@ TEST_F(iommufd_dmabuf, items)
 		ASSERT_EQ(0, _test_ioctl_ioas_map_file(self->fd, ioas_ids[m],
 						       dfd, 0, size, &iova,
 						       flags));
-		copy_cmd.src_ioas_id = ioas_ids[m];
-		copy_cmd.dst_ioas_id = ioas_ids[m];
-		for (i = 1; i != ITEMS_COPIES; i++) {
-			copy_cmd.dst_iova = items_iova(i, size);
-			ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY,
-					   &copy_cmd));
-		}
+		for (i = 1; i != ITEMS_COPIES; i++)
+			ASSERT_EQ(0, items_copy(self->fd, ioas_ids[m],
+						ioas_ids[m], i, size));
 
 		/* One too many for this mapping, live or not */
-		copy_cmd.dst_iova = items_iova(i, size);
-		EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY,
-					  &copy_cmd));
+		EXPECT_ERRNO(EDQUOT, items_copy(self->fd, ioas_ids[m],
+						ioas_ids[m], i, size));
 		test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_REVOKE);
-		EXPECT_ERRNO(E2BIG, ioctl(self->fd, IOMMU_IOAS_COPY,
-					  &copy_cmd));
+		EXPECT_ERRNO(EDQUOT, items_copy(self->fd, ioas_ids[m],
+						ioas_ids[m], i, size));
 		/* And so is another domain */
-		test_err_hwpt_alloc(E2BIG, device_id, ioas_ids[m], 0, &hwpt_id);
+		test_err_hwpt_alloc(EDQUOT, device_id, ioas_ids[m], 0,
+				    &hwpt_id);
 		test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
 	}
 
-	/* One too many for the dma-buf */
-	test_cmd_mock_domain(self->ioas_id, NULL, NULL, NULL);
-	test_err_ioctl_ioas_map_file_flags(E2BIG, dfd, 0, PAGE_SIZE, &iova,
-					   flags);
-	/* Who is not restored does not count */
+	/* One too many for the dma-buf, with a domain or without */
+	for (i = 0; i != 2; i++) {
+		test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, PAGE_SIZE,
+						   &iova, flags);
+		/* What has nothing to restore is visited all the same */
+		test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, PAGE_SIZE,
+						   &iova,
+						   flags & ~IOMMU_IOAS_MAP_RESTORE);
+		EXPECT_ERRNO(EDQUOT, items_copy(self->fd, self->ioas_id,
+						ioas_ids[0], 0, size));
+		if (!i)
+			test_cmd_mock_domain(self->ioas_id, NULL, NULL, NULL);
+	}
+
+	/* What goes away makes room, though the exporter is busy: a copy */
+	revoker_start(_metadata, &revoker, self->fd, dfd);
+	test_ioctl_ioas_unmap_id(ioas_ids[3], items_iova(3, size), size);
+	revoker_finish(_metadata, &revoker);
+	test_ioctl_ioas_map_file_flags(dfd, 0, size, &iova, flags);
+	test_ioctl_ioas_unmap(iova, size);
+	test_cmd_revoke_dmabuf(dfd, MOCK_DMABUF_RESTORE);
+
+	/* Of that, what is not restored takes one item */
 	test_ioctl_ioas_map_file_flags(dfd, 0, size, &iova,
 				       flags & ~IOMMU_IOAS_MAP_RESTORE);
+	test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, size, &other_iova,
+					   flags);
 	test_ioctl_ioas_unmap(iova, size);
-
-	/* What goes away makes room: a copy, and a mapping with all copies */
-	test_ioctl_ioas_unmap_id(ioas_ids[3], items_iova(3, size), size);
 	test_ioctl_ioas_map_file_flags(dfd, 0, size, &iova, flags);
-	test_err_ioctl_ioas_map_file_flags(E2BIG, dfd, 0, PAGE_SIZE,
-					   &copy_cmd.dst_iova, flags);
+
+	/* A mapping with all copies */
+	test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, PAGE_SIZE,
+					   &other_iova, flags);
 	for (i = 0; i != ITEMS_COPIES; i++)
 		test_ioctl_ioas_unmap_id(ioas_ids[2], items_iova(i, size),
 					 size);
@@ -1070,11 +1113,15 @@ TEST_F(iommufd_dmabuf, items)
 	close(dfd);
 }
 
+static unsigned int nr_sigusr1;
+
 static void sigusr1_handler(int signum)
 {
+	__atomic_add_fetch(&nr_sigusr1, 1, __ATOMIC_RELAXED);
 }
 
 struct waiter {
+	pthread_t thread;
 	int fd;
 	__u32 ioas_id;
 	int dfd;
@@ -1088,72 +1135,56 @@ static void *waiter_thread(void *arg)
 
 	waiter->result = _test_ioctl_ioas_map_file(waiter->fd, waiter->ioas_id,
 						   waiter->dfd, 0, PAGE_SIZE,
-						   &iova, MAP_RW) ? errno : 0;
+						   &iova, MAP_RW_RESTORE) ?
+				 errno : 0;
 	return NULL;
 }
 
-static int dmabuf_hold(int fd, unsigned int action, unsigned int point)
+static void waiter_start(struct __test_metadata *_metadata,
+			 struct waiter *waiter, int sa_flags)
 {
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_HOLD,
-		.hold = { .action = action, .point = point },
+	struct sigaction action = {
+		.sa_handler = sigusr1_handler,
+		.sa_flags = sa_flags,
 	};
 
-	return ioctl(fd, IOMMU_TEST_CMD, &cmd);
-}
-
-struct revoker {
-	int fd;
-	int dfd;
-	int result;
-};
-
-static void *revoker_thread(void *arg)
-{
-	struct revoker *revoker = arg;
-
-	revoker->result = _test_cmd_revoke_dmabuf(revoker->fd, revoker->dfd,
-						  MOCK_DMABUF_REVOKE);
-	return NULL;
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	ASSERT_EQ(0, pthread_create(&waiter->thread, NULL, waiter_thread,
+				    waiter));
 }
 
 /* An exporter that is busy does not make anybody wait who has a signal */
 TEST_F(iommufd_dmabuf, interrupt)
 {
-	/* Without SA_RESTART, not that this would restart */
-	struct sigaction action = { .sa_handler = sigusr1_handler };
-	struct revoker revoker = { .fd = self->fd };
 	struct waiter waiter = {
 		.fd = self->fd,
 		.ioas_id = self->ioas_id,
 	};
-	pthread_t waiter_id;
-	pthread_t revoker_id;
+	struct revoker revoker;
+	unsigned int nr;
 
-	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	test_cmd_get_dmabuf(PAGE_SIZE, &revoker.dfd);
-	waiter.dfd = revoker.dfd;
+	test_cmd_get_dmabuf(PAGE_SIZE, &waiter.dfd);
+	revoker_start(_metadata, &revoker, self->fd, waiter.dfd);
 
-	dmabuf_hold(self->fd, MOCK_HOLD_RELEASE, 0);
-	ASSERT_EQ(0, dmabuf_hold(self->fd, MOCK_HOLD_ARM,
-				 MOCK_HOLD_REVOKE_BEGIN));
-	ASSERT_EQ(0, pthread_create(&revoker_id, NULL, revoker_thread,
-				    &revoker));
-	while (dmabuf_hold(self->fd, MOCK_HOLD_QUERY, 0))
-		usleep(1000);
-	ASSERT_EQ(0, pthread_create(&waiter_id, NULL, waiter_thread, &waiter));
-
+	waiter_start(_metadata, &waiter, 0);
 	/* It may not be there yet when the signal comes, so send more */
-	while (pthread_kill(waiter_id, SIGUSR1) == 0 &&
-	       pthread_tryjoin_np(waiter_id, NULL))
+	while (pthread_kill(waiter.thread, SIGUSR1) == 0 &&
+	       pthread_tryjoin_np(waiter.thread, NULL))
 		usleep(1000);
 	EXPECT_EQ(EINTR, waiter.result);
 
-	ASSERT_EQ(0, dmabuf_hold(self->fd, MOCK_HOLD_RELEASE, 0));
-	ASSERT_EQ(0, pthread_join(revoker_id, NULL));
-	EXPECT_EQ(0, revoker.result);
-	close(revoker.dfd);
+	/* With SA_RESTART it goes on waiting, and nobody sees an error */
+	waiter_start(_metadata, &waiter, SA_RESTART);
+	nr = __atomic_load_n(&nr_sigusr1, __ATOMIC_RELAXED) + 10;
+	while (__atomic_load_n(&nr_sigusr1, __ATOMIC_RELAXED) < nr) {
+		ASSERT_EQ(0, pthread_kill(waiter.thread, SIGUSR1));
+		usleep(1000);
+	}
+	EXPECT_EQ(EBUSY, pthread_tryjoin_np(waiter.thread, NULL));
+	revoker_finish(_metadata, &revoker);
+	ASSERT_EQ(0, pthread_join(waiter.thread, NULL));
+	EXPECT_EQ(0, waiter.result);
+	close(waiter.dfd);
 }
 
 /* What is revoked goes to another process as well, and is restored there */

@@ -130,18 +130,11 @@ static int map_file(int fd, __u32 ioas_id, int dfd, __u64 iova,
 
 static int copy(struct scene *scene, __u64 dst_iova)
 {
-	struct iommu_ioas_copy cmd = {
-		.size = sizeof(cmd),
-		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
-			 IOMMU_IOAS_MAP_READABLE,
-		.dst_ioas_id = scene->ioas_id[1],
-		.src_ioas_id = scene->ioas_id[0],
-		.dst_iova = dst_iova,
-		.src_iova = IOVA_BASE,
-		.length = BUF_SIZE,
-	};
-
-	return ioctl(scene->fd, IOMMU_IOAS_COPY, &cmd);
+	return _test_ioctl_ioas_copy(scene->fd, scene->ioas_id[1], &dst_iova,
+				     scene->ioas_id[0], IOVA_BASE, BUF_SIZE,
+				     IOMMU_IOAS_MAP_FIXED_IOVA |
+					     IOMMU_IOAS_MAP_WRITEABLE |
+					     IOMMU_IOAS_MAP_READABLE);
 }
 
 static int alloc_hwpt(struct scene *scene, __u32 *hwpt_id)

@@ -28,6 +28,9 @@
  * is measured is between two markers, nops that a plugin of the emulator can
  * look for, to tell what was executed between them.
  *
+ * Ordinary memory is measured as well, for what it has in common with both.  On a
+ * kernel without memslots of dma-bufs, ordinary memory and VMAs is all there is.
+ *
  * Guest physical addresses that are not congruent to the BAR's make leaves
  * smaller; that way 2 MiB and 4 KiB leaves are had on both paths from a BAR
  * that allows 1 GiB.  The VMA stays aligned, as VMMs do it.
@@ -60,9 +63,13 @@
 #define FIRST_SLOT	10
 #define MAX_SLOTS	64
 
-enum path { DMABUF, VMA_COLD, VMA_WARM, NR_PATHS };
+enum path { DMABUF, VMA_COLD, VMA_WARM };
 
 static const char * const path_names[] = { "dmabuf", "vma-cold", "vma-warm" };
+
+/* VMA_COLD where there are no memslots of dma-bufs, DMABUF for -d */
+static enum path first_path = DMABUF;
+static enum path last_path = VMA_WARM;
 
 /* Guest physical addresses of this skew give leaves of that size. */
 struct leaf {
@@ -435,7 +442,7 @@ static void bench_slot(u64 size)
 	int i;
 
 	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
-	for (path = DMABUF; path <= VMA_COLD; path++) {
+	for (path = first_path; path <= min_t(enum path, last_path, VMA_COLD); path++) {
 		create = 0;
 		delete = 0;
 		vm_new(false);
@@ -464,7 +471,7 @@ static void bench_prefault(u64 size, u64 part, const struct leaf *leaf)
 	int i;
 
 	snprintf(params, sizeof(params), "%lu GiB by %s", part >> 30, leaf->name);
-	for (path = DMABUF; path < NR_PATHS; path++) {
+	for (path = first_path; path <= last_path; path++) {
 		best = 0;
 		for (i = 0; i < (part / leaf->size > 4096 ? 1 : RUNS); i++) {
 			vm_new(false);
@@ -501,7 +508,7 @@ static void bench_fault(u64 size, const struct leaf *leaf)
 	enum path path;
 	int i;
 
-	for (path = DMABUF; path < NR_PATHS; path++) {
+	for (path = first_path; path <= last_path; path++) {
 		u64 none = 0, one = 0, apart = 0, row = 0;
 
 		for (i = 0; i < RUNS; i++) {
@@ -533,7 +540,7 @@ static void bench_steady(u64 size)
 	enum path path;
 	int i;
 
-	for (path = DMABUF; path < NR_PATHS; path++) {
+	for (path = first_path; path <= last_path; path++) {
 		u64 best = 0, exits = 0;
 
 		vm_new(false);
@@ -570,7 +577,7 @@ static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
 	snprintf(params, sizeof(params), "%lu x %s%s, %u slot%s", nr_leaves,
 		 leaf->name, apart ? " apart" : "", nr, nr == 1 ? "" : "s");
 	snprintf(restore, sizeof(restore), "%s, restore", op);
-	for (path = DMABUF; path < NR_PATHS; path++) {
+	for (path = first_path; path <= last_path; path++) {
 		u64 off = 0, on = 0;
 
 		vm_new(nested);
@@ -589,6 +596,183 @@ static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
 		report(op, params, path_names[path], off, "ns");
 		report(restore, params, path_names[path], on, "ns");
 	}
+}
+
+/*
+ * What a guest pays after its memory was away and is back: it has accessed @nr
+ * leaves, from the first on or from the last, and accesses all of them again, or
+ * only one that is none of the ends.
+ */
+static void bench_back(u64 size, const struct leaf *leaf, u64 nr, bool backwards)
+{
+	u64 gpa = GPA_BASE + leaf->skew;
+	u64 from = backwards ? gpa + (nr - 1) * leaf->size : gpa;
+	u64 step = backwards ? -leaf->size : leaf->size;
+	enum path path;
+	char params[64];
+	int i;
+
+	snprintf(params, sizeof(params), "%lu x %s%s", nr, leaf->name,
+		 backwards ? " backwards" : "");
+	for (path = first_path; path <= last_path; path++) {
+		u64 all = 0, one = 0, none = 0;
+
+		vm_new(false);
+		slots_set(&big, path, gpa, size, 1);
+		for (i = 0; i < 2 * RUNS; i++) {
+			u64 t;
+
+			guest_cmd(vcpu, GUEST_TOUCH, from, step, nr);
+			decode_time(&big, false);
+			t = decode_time(&big, true);
+			if (i % 2) {
+				start();
+				guest_cmd(vcpu, GUEST_TOUCH, from, step, nr);
+				least(&all, t + stop());
+			} else {
+				t = access_time(gpa + nr / 2 * leaf->size);
+				least(&one, t);
+			}
+			least(&none, access_time(gpa + nr / 2 * leaf->size));
+		}
+		vm_free();
+		report("restore, first touch of all again", params,
+		       path_names[path], all - none, "ns");
+		report("restore, first touch of one again", params,
+		       path_names[path], one - none, "ns");
+	}
+}
+
+/*
+ * Memory as most guests have it, by 4 KiB and resident.
+ */
+#define ORDINARY_PAGES	4096ull
+#define ORDINARY_SIZE	(ORDINARY_PAGES * SZ_4K)
+
+static void *ordinary_new(void *at)
+{
+	void *va = mmap(at, ORDINARY_SIZE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED : 0), -1, 0);
+
+	TEST_ASSERT(va != MAP_FAILED, "mmap()");
+	madvise(va, ORDINARY_SIZE, MADV_NOHUGEPAGE);
+	memset(va, 1, ORDINARY_SIZE);
+	return va;
+}
+
+static void ordinary_report(const char *op, u64 nr, u64 t)
+{
+	char params[64];
+
+	snprintf(params, sizeof(params), "%lu x 4 KiB", nr);
+	report(op, params, "ordinary", t, "ns");
+}
+
+static void bench_ordinary_unmap(void *va, u64 nr)
+{
+	u64 t = 0;
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		if (nr)
+			vcpu_pre_fault(vcpu, GPA_BASE, nr * SZ_4K);
+		start();
+		TEST_ASSERT(!munmap(va, ORDINARY_SIZE), "munmap()");
+		least(&t, stop());
+		ordinary_new(va);
+	}
+	ordinary_report("ordinary memory, munmap", nr, t);
+}
+
+static void bench_ordinary_fault(void *va)
+{
+	u64 none = 0, one = 0, all = 0;
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		access_time(GPA_BASE);
+		least(&none, access_time(GPA_BASE));
+		least(&one, access_time(GPA_BASE + 2 * SZ_4K));
+		start();
+		guest_cmd(vcpu, GUEST_TOUCH, GPA_BASE, SZ_4K, ORDINARY_PAGES);
+		least(&all, stop());
+		munmap(va, ORDINARY_SIZE);
+		ordinary_new(va);
+	}
+	ordinary_report("ordinary memory, guest fault", 1, one - none);
+	ordinary_report("ordinary memory, first touch", ORDINARY_PAGES, all - none);
+}
+
+static void bench_ordinary_log(void *va, u64 nr)
+{
+	unsigned long *bitmap = calloc(1, ORDINARY_PAGES / 8);
+	u64 begin = 0, write = 0, get = 0, again = 0, end = 0;
+	u64 words = nr * SZ_4K / sizeof(u64);
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		vcpu_pre_fault(vcpu, GPA_BASE, ORDINARY_SIZE);
+		start();
+		vm_set_user_memory_region(vm, FIRST_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
+					  GPA_BASE, ORDINARY_SIZE, va);
+		least(&begin, stop());
+		kvm_vm_get_dirty_log(vm, FIRST_SLOT, bitmap);
+
+		start();
+		guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 1, words);
+		least(&write, stop());
+		start();
+		kvm_vm_get_dirty_log(vm, FIRST_SLOT, bitmap);
+		least(&get, stop());
+		start();
+		guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 1, words);
+		least(&again, stop());
+
+		start();
+		vm_set_user_memory_region(vm, FIRST_SLOT, 0, GPA_BASE,
+					  ORDINARY_SIZE, va);
+		least(&end, stop());
+	}
+	ordinary_report("ordinary memory, dirty log, begin", ORDINARY_PAGES, begin);
+	ordinary_report("ordinary memory, dirty log, write", nr, write);
+	ordinary_report("ordinary memory, dirty log, get", nr, get);
+	ordinary_report("ordinary memory, dirty log, write again", nr, again);
+	ordinary_report("ordinary memory, dirty log, end", ORDINARY_PAGES, end);
+	free(bitmap);
+}
+
+static void bench_ordinary_delete(void *va)
+{
+	u64 t = 0;
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		vcpu_pre_fault(vcpu, GPA_BASE, ORDINARY_SIZE);
+		start();
+		vm_delete_region(vm, FIRST_SLOT);
+		least(&t, stop());
+		vm_set_user_memory_region(vm, FIRST_SLOT, 0, GPA_BASE,
+					  ORDINARY_SIZE, va);
+		guest_nothing();
+	}
+	ordinary_report("ordinary memory, slot deletion", ORDINARY_PAGES, t);
+}
+
+static void bench_ordinary(void)
+{
+	void *va = ordinary_new(NULL);
+
+	vm_new(false);
+	vm_set_user_memory_region(vm, FIRST_SLOT, 0, GPA_BASE, ORDINARY_SIZE, va);
+	bench_ordinary_fault(va);
+	bench_ordinary_unmap(va, 0);
+	bench_ordinary_unmap(va, 1);
+	bench_ordinary_unmap(va, 64);
+	bench_ordinary_unmap(va, ORDINARY_PAGES);
+	bench_ordinary_log(va, 64);
+	bench_ordinary_delete(va);
+	vm_free();
+	munmap(va, ORDINARY_SIZE);
 }
 
 /*
@@ -731,7 +915,7 @@ static void bench_reset(void)
 	report("common", "device reset", "common", t, "ns");
 	vfio_pci_set_memory_decode(dev.vfio, true);
 
-	for (path = DMABUF; path <= VMA_COLD; path++) {
+	for (path = first_path; path <= min_t(enum path, last_path, VMA_COLD); path++) {
 		bench_reset_path(&dev, path, part, 0);
 		bench_reset_path(&dev, path, part, SZ_4K);
 		bench_reset_path(&dev, path, part, part);
@@ -794,7 +978,7 @@ static void bench_memory(u64 size, const struct leaf *leaf)
 	enum path path;
 
 	snprintf(params, sizeof(params), "%lu GiB by %s", size >> 30, leaf->name);
-	for (path = DMABUF; path < NR_PATHS; path++) {
+	for (path = first_path; path <= last_path; path++) {
 		/* What the device and a VM need once is no slot's. */
 		vm_new(false);
 		slots_set(&big, path, GPA_BASE + leaf->skew, size, 1);
@@ -848,7 +1032,11 @@ static void bench_kvm_all(u64 size)
 		bench_fault(size, &leaves[i]);
 	if (wanted("revoke"))
 		bench_revoke_kvm(size);
-	if (wanted("revoke-iommu"))
+	for (i = LEAF_2M; i < NR_LEAVES && wanted("back"); i++) {
+		bench_back(size, &leaves[i], 64, false);
+		bench_back(size, &leaves[i], 64, true);
+	}
+	if (wanted("revoke-iommu") && first_path == DMABUF)
 		bench_revoke_iommu(&leaves[LEAF_1G], 64, true);
 	if (wanted("steady"))
 		bench_steady(size);
@@ -927,11 +1115,12 @@ static void bench_type1(u64 size)
 
 static void help(const char *name)
 {
-	printf("usage: %s [-b BDF] [-r BDF] [-c GROUP]\n"
+	printf("usage: %s [-b BDF] [-r BDF] [-c GROUP] [-d]\n"
 	       " -b: a device with a BAR of 64 GiB or more (default %s)\n"
 	       " -r: one that can be reset (default %s), \"none\": leave it out\n"
-	       " -c: measure only common, fault, revoke, revoke-iommu, steady,\n"
-	       "     prefault, slot, memory, iommu, nested, reset or type1\n",
+	       " -c: measure only common, fault, revoke, back, revoke-iommu, steady,\n"
+	       "     prefault, slot, memory, ordinary, iommu, nested, reset or type1\n"
+	       " -d: dma-bufs only\n",
 	       name, big_bdf, reset_bdf);
 	exit(KSFT_SKIP);
 }
@@ -940,7 +1129,7 @@ int main(int argc, char *argv[])
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "b:r:c:h")) != -1) {
+	while ((opt = getopt(argc, argv, "b:r:c:dh")) != -1) {
 		switch (opt) {
 		case 'b':
 			big_bdf = optarg;
@@ -951,12 +1140,16 @@ int main(int argc, char *argv[])
 		case 'c':
 			only = optarg;
 			break;
+		case 'd':
+			last_path = DMABUF;
+			break;
 		default:
 			help(argv[0]);
 		}
 	}
 
-	TEST_REQUIRE(kvm_has_cap(KVM_CAP_DMABUF_MEM));
+	if (!kvm_has_cap(KVM_CAP_DMABUF_MEM))
+		first_path = VMA_COLD;
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SVM));
 
 	iommu = iommu_init(MODE_IOMMUFD);
@@ -970,14 +1163,16 @@ int main(int argc, char *argv[])
 		bench_kvm_large(GIB(512));
 	if (wanted("nested"))
 		bench_nested(GIB(64));
-	if (wanted("iommu"))
+	if (wanted("ordinary"))
+		bench_ordinary();
+	if (wanted("iommu") && first_path == DMABUF)
 		bench_iommu();
 	if (wanted("reset") && strcmp(reset_bdf, "none"))
 		bench_reset();
 	device_close(&big);
 	iommu_cleanup(iommu);
 
-	if (!wanted("type1"))
+	if (!wanted("type1") || last_path == DMABUF)
 		return 0;
 
 	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);

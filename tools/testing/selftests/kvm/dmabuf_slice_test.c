@@ -148,27 +148,17 @@ DMABUF_TEST(leaf_sizes)
 /* A large BAR of another device in leaves of 1 GiB. */
 DMABUF_TEST(leaf_size_1g)
 {
-	struct vfio_pci_device *dev = NULL;
 	struct vm_leaves before, after;
-	int i, bar = -1, fd;
+	struct vfio_pci_device *dev;
+	int bar, fd;
 	u64 gpa;
 
 	if (!vm_has_leaves(self->vm))
 		SKIP(return, "nothing tells the size of leaves");
+	dev = open_other_bar(self->iommu, 2ull * SZ_1G, SZ_1G, &bar);
+	if (!dev)
+		SKIP(return, "no second device with a BAR of 2 GiB, aligned to 1 GiB");
 
-	for (i = 1; i < nr_bdfs && bar < 0; i++) {
-		dev = vfio_pci_device_init_nomap(bdfs[i], self->iommu);
-		bar = vfio_pci_largest_bar(dev, 2ull * SZ_1G);
-		if (bar >= 0)
-			break;
-		vfio_pci_device_cleanup(dev);
-	}
-	if (bar < 0)
-		SKIP(return, "no second device with a BAR of 2 GiB");
-	if (pci_bar_phys(bdfs[i], bar) & (SZ_1G - 1))
-		SKIP(return, "the BAR is not aligned to 1 GiB");
-
-	vfio_pci_set_memory_decode(dev, true);
 	fd = vfio_pci_dmabuf_export_bar(dev, bar);
 	gpa = 64ull * SZ_1G;
 

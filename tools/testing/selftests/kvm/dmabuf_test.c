@@ -337,6 +337,11 @@ static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
 	_vcpu_set_msr(self->vcpu, MSR_KVM_WALL_CLOCK_NEW, GPA_A + 0x100);
 	_vcpu_set_msr(self->vcpu, MSR_KVM_STEAL_TIME, (GPA_A + 0x40) | 1);
 }
+#elif defined(__riscv)
+/* Steal time has to be enabled before the vCPU runs: see dmabuf_riscv_test. */
+static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
+{
+}
 #else
 /* Steal time is refused an area in a BAR, and may find itself in one later. */
 static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
@@ -366,6 +371,13 @@ static void set_paravirt_areas(FIXTURE_DATA(dmabuf) *self)
 #endif
 
 #define TRACING "/sys/kernel/tracing/"
+
+/* As the architecture counts: from 1 on x86, down to 3 on arm64 (4 KiB pages). */
+#ifdef __riscv
+#define LEVEL_2M	1
+#else
+#define LEVEL_2M	2
+#endif
 
 static const char * const trace_events[] = {
 	"bind", "fault", "revoke", "restore", "unbind"
@@ -430,9 +442,8 @@ DMABUF_TEST(tracepoints)
 
 	snprintf(slot, sizeof(slot), "slot 0:%u gfn %#lx npages %#lx ret 0",
 		 SLOT_A, gfn, (u64)(SZ_2M / PAGE_SIZE));
-	/* Level 2 is the one of 2 MiB on x86, and on arm64 with 4 KiB pages. */
 	snprintf(fault, sizeof(fault), "gfn %#lx max level %d read ret 0",
-		 gfn + 3, 2);
+		 gfn + 3, LEVEL_2M);
 	snprintf(fault_revoked, sizeof(fault_revoked), "gfn %#lx max level %d write ret %d",
 		 gfn, 0, -EFAULT);
 
@@ -501,7 +512,7 @@ DMABUF_TEST(no_host_address)
 	check_no_host_address(_metadata, self);
 }
 
-/* arm64 has no emulator of instructions. */
+/* Only x86 has an emulator of all instructions. */
 #ifdef __x86_64__
 /* An access by KVM's emulator goes to the VMM. */
 static void check_emulated_access(FIXTURE_DATA(dmabuf) *self)

@@ -195,6 +195,25 @@ TEST_F(vfio_pci_bus_reset_test, hot_reset)
 	}
 }
 
+/* What a reset leaves to be done does not keep the next one from being done. */
+TEST_F_TIMEOUT(vfio_pci_bus_reset_test, back_to_back, 120)
+{
+	int i, round;
+
+	for (round = 0; round < 8; round++) {
+		for (i = 0; i < self->nr_exports; i++) {
+			struct vfio_pci_device *device = self->exports[i].device;
+
+			if (device->info.flags & VFIO_DEVICE_FLAGS_RESET)
+				vfio_pci_device_reset(device);
+		}
+		i = round % self->nr_exports;
+		ASSERT_EQ(0, __vfio_pci_hot_reset(self->exports[i].device));
+	}
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+	EXPECT_EQ(self->nr_exports, iommufd_dmabuf_mappings());
+}
+
 /* Nobody's own reason to be revoked ends with it, and nobody else's matters. */
 TEST_F(vfio_pci_bus_reset_test, hot_reset_other_causes)
 {
@@ -445,6 +464,15 @@ TEST_F(vfio_pci_bus_reset_test, hot_reset_groups)
 	map_once(self);
 	ASSERT_EQ(0, iommufd_dmabuf_mappings());
 
+	/* The state is asked of the device, however it was opened. */
+	for (i = 0; i < nr; i++) {
+		fd = self->exports[i].fd;
+		ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(&groups.devices[i], fd));
+		EXPECT_EQ(ALL_LIVE(self) & ~(1U << i), live_mask(self));
+		ASSERT_EQ(0, __vfio_pci_dmabuf_restore(&groups.devices[i], fd));
+	}
+	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
+
 	/* Not without groups, nor with anything else, too much or too little. */
 	fd = groups.devices[0].fd;
 	EXPECT_EQ(-EINVAL, hot_reset_groups(fd, &fd, 0));
@@ -563,8 +591,8 @@ static struct export *inject(FIXTURE_DATA(vfio_pci_bus_reset_test) *self,
 			.index = VFIO_PCI_ERR_IRQ_INDEX,
 		};
 
-		/* Only PCIe devices have one. */
-		if (ioctl(e->device->fd, VFIO_DEVICE_GET_IRQ_INFO, &irq) ||
+		/* Closed, or not PCIe, which have none. */
+		if (!e->device || ioctl(e->device->fd, VFIO_DEVICE_GET_IRQ_INFO, &irq) ||
 		    !irq.count)
 			continue;
 		vfio_pci_set_irq_eventfd(e->device, VFIO_PCI_ERR_IRQ_INDEX,
@@ -632,7 +660,7 @@ TEST_F(vfio_pci_bus_reset_test, fatal_error)
 {
 	struct pollfd pfd = { .events = POLLIN };
 	struct export *e;
-	int i, nr = self->nr_exports;
+	int i, ret, nr = self->nr_exports;
 
 	pfd.fd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_GE(pfd.fd, 0);
@@ -640,8 +668,12 @@ TEST_F(vfio_pci_bus_reset_test, fatal_error)
 	if (!e)
 		SKIP(return, "No device to inject an error into");
 
-	/* When the user hears of it, the memory is away. */
+	/*
+	 * When the user hears of it, the memory is away, that of this device: the
+	 * others are told one by one.
+	 */
 	ASSERT_EQ(1, poll(&pfd, 1, 30000));
+	EXPECT_GT(nr, iommufd_dmabuf_mappings());
 	EXPECT_FALSE(live(self, e));
 	ASSERT_TRUE(wait_bus_reset());
 	EXPECT_EQ(0, live_mask(self));
@@ -659,7 +691,10 @@ TEST_F(vfio_pci_bus_reset_test, fatal_error)
 		EXPECT_EQ(0, live_mask(self));
 	}
 	if (e->device->info.flags & VFIO_DEVICE_FLAGS_RESET) {
-		vfio_pci_device_reset(e->device);
+		/* The PCI core may still be telling the drivers that it is over. */
+		while ((ret = __vfio_pci_device_reset(e->device)) == -EAGAIN)
+			sched_yield();
+		ASSERT_EQ(0, ret);
 		EXPECT_EQ(0, live_mask(self));
 	}
 	for (i = 0; i < nr; i++) {
@@ -768,6 +803,45 @@ TEST_F(vfio_pci_bus_reset_test, nonfatal_error)
 	EXPECT_EQ(ALL_LIVE(self), live_mask(self));
 	unmap_once(self);
 	ASSERT_EQ(0, close(pfd.fd));
+}
+
+/*
+ * Recovery fails for the sake of a device without a driver, which all others are
+ * told of as a permanent failure.  Nothing has happened to them.
+ */
+TEST_F(vfio_pci_bus_reset_test, nonfatal_error_failed)
+{
+	const char *bdf = device_bdfs[0];
+	struct export *e;
+	u64 nr, told = 0;
+	int fd, i;
+
+	if (nr_devices < 2)
+		SKIP(return, "No other device to be without a driver");
+	fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	close_export(self, &self->exports[0]);
+	ASSERT_EQ(0, pci_sysfs_write(bdf, "driver/unbind", bdf));
+	for (i = 1; i < self->nr_exports; i++)
+		iommu_map_file(self->iommu, self->exports[i].fd, 0, self->page,
+			       IOVA_ONCE(&self->exports[i]));
+
+	e = inject(self, PCI_ERR_UNC_POISON_TLP, fd);
+	/* Of the error, and of the failure. */
+	while (e && told < 2) {
+		ASSERT_EQ(sizeof(nr), read(fd, &nr, sizeof(nr)));
+		told += nr;
+	}
+	EXPECT_EQ(2 * (self->nr_exports - 1), iommufd_dmabuf_mappings());
+	EXPECT_EQ(ALL_LIVE(self) & ~1U, live_mask(self));
+
+	for (i = 1; i < self->nr_exports; i++)
+		iommu_unmap_iova(self->iommu, IOVA_ONCE(&self->exports[i]),
+				 self->page);
+	ASSERT_EQ(0, pci_sysfs_write(device_bdfs[1], "driver/bind", bdf));
+	ASSERT_EQ(0, close(fd));
+	if (!e)
+		SKIP(return, "No device to inject an error into");
 }
 
 /* Is there a device next to the first one that has another driver? */

@@ -2,6 +2,9 @@
 /*
  * Tests of device memory as dma-bufs: what VMMs do with all BARs of a device, and
  * what that takes in the IOMMU.  See vfio_pci_dmabuf_util.h.
+ *
+ * The replays, at the end, are what some VMMs do today: in their order, without
+ * what this device's exporter and iommufd could do for them.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -78,6 +81,14 @@ static int cut_pieces(struct vfio_region_dma_range *pieces, int nr, u64 start,
 	return n;
 }
 
+/* What can be mapped of a BAR; of one that is smaller than a page it is the page. */
+static u64 bar_length(struct vfio_pci_device *device, int bar, u64 page)
+{
+	u64 size = device->bars[bar].info.size;
+
+	return size < page ? page : size;
+}
+
 /* The pieces of a BAR without the pages of the MSI-X table and the PBA. */
 static int bar_pieces(struct vfio_pci_device *device, int bar, u64 page,
 		      struct vfio_region_dma_range *pieces)
@@ -88,7 +99,7 @@ static int bar_pieces(struct vfio_pci_device *device, int bar, u64 page,
 	u32 reg;
 
 	pieces[0] = (struct vfio_region_dma_range){
-		.length = device->bars[bar].info.size,
+		.length = bar_length(device, bar, page),
 	};
 	pos = vfio_pci_config_readb(device, PCI_CAPABILITY_LIST) & ~3;
 	while (pos && vfio_pci_config_readb(device, pos) != PCI_CAP_ID_MSIX)
@@ -371,6 +382,365 @@ TEST_F(vfio_pci_dmabuf_vmm_test, page_sizes)
 		iommu_unmap_iova(self->iommu, iova, size);
 	}
 	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * Replays.  A window is what the VMM maps by one IOMMU_IOAS_MAP_FILE, at a place
+ * that follows from where the guest has the BAR.
+ */
+struct window {
+	int bar;
+	u64 bar_offset;
+	int fd;
+	u64 fd_offset;
+	u64 length;
+};
+
+struct vmm {
+	struct vfio_pci_device *device;
+	struct iommu *iommu;
+	struct window windows[PCI_STD_NUM_BARS * MAX_PIECES];
+	int nr;
+	/* Of each BAR: where it is now, where else it can be, and its register. */
+	iova_t place[PCI_STD_NUM_BARS];
+	iova_t other_place[PCI_STD_NUM_BARS];
+	u32 regs[PCI_STD_NUM_BARS];
+	bool mapped;
+};
+
+enum vmm_exports {
+	/* {0, size} of a BAR, however small it is; what is mapped is a part of it. */
+	EXPORT_BARS,
+	/* Each window on its own. */
+	EXPORT_WINDOWS,
+};
+
+static void vmm_init(FIXTURE_DATA(vfio_pci_dmabuf_vmm_test) *self, struct vmm *vmm,
+		     enum vmm_exports exports)
+{
+	struct vfio_region_dma_range pieces[MAX_PIECES];
+	struct vfio_pci_device *device = self->device;
+	int bar, i, nr, fd;
+	u64 length;
+
+	*vmm = (struct vmm){ .device = device, .iommu = self->iommu };
+	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++) {
+		struct vfio_region_info *info = &device->bars[bar].info;
+
+		vmm->regs[bar] = vfio_pci_config_readl(device, PCI_BASE_ADDRESS_0 +
+							       4 * bar);
+		if (!(info->flags & VFIO_REGION_INFO_FLAG_MMAP) ||
+		    (exports == EXPORT_WINDOWS && info->size < self->page))
+			continue;
+
+		length = bar_length(device, bar, self->page);
+		vmm->place[bar] = iova_allocator_alloc(self->iova_allocator, length);
+		vmm->other_place[bar] = iova_allocator_alloc(self->iova_allocator,
+							     length);
+		fd = exports == EXPORT_BARS ? vfio_pci_dmabuf_export_bar(device, bar) :
+					      -1;
+		nr = bar_pieces(device, bar, self->page, pieces);
+		for (i = 0; i < nr; i++) {
+			struct window *w = &vmm->windows[vmm->nr++];
+
+			w->bar = bar;
+			w->bar_offset = pieces[i].offset;
+			w->length = pieces[i].length;
+			if (exports == EXPORT_BARS) {
+				w->fd = fd;
+				w->fd_offset = pieces[i].offset;
+			} else {
+				w->fd = vfio_pci_dmabuf_export(device, bar,
+							       &pieces[i], 1,
+							       O_RDWR | O_CLOEXEC);
+			}
+		}
+	}
+	printf("# %d windows\n", vmm->nr);
+}
+
+static iova_t window_iova(struct vmm *vmm, struct window *w)
+{
+	return vmm->place[w->bar] + w->bar_offset;
+}
+
+static int window_map(struct vmm *vmm, struct window *w, u32 flags)
+{
+	return __iommu_map_file(vmm->iommu, w->fd, w->fd_offset, w->length,
+				window_iova(vmm, w), flags);
+}
+
+static int window_unmap(struct vmm *vmm, struct window *w)
+{
+	return __iommu_unmap_iova(vmm->iommu, window_iova(vmm, w), w->length);
+}
+
+/* All of them are in the IOMMU, or none is; without debugfs there is no telling. */
+static void vmm_assert_live(struct vmm *vmm, bool live)
+{
+	int nr = iommufd_dmabuf_mappings();
+
+	if (nr >= 0)
+		VFIO_ASSERT_EQ(nr, live ? vmm->nr : 0);
+}
+
+/* The guest sees the BARs, or does not any more. */
+static void vmm_set_mapped(struct vmm *vmm, bool mapped)
+{
+	int i;
+
+	for (i = 0; i < vmm->nr && mapped != vmm->mapped; i++)
+		VFIO_ASSERT_EQ(mapped ? window_map(vmm, &vmm->windows[i], MAP_RW) :
+					window_unmap(vmm, &vmm->windows[i]), 0);
+	vmm->mapped = mapped;
+	vmm_assert_live(vmm, mapped);
+}
+
+/* The guest has its BARs elsewhere from now on. */
+static void vmm_move_bars(struct vmm *vmm)
+{
+	iova_t place;
+	int bar;
+
+	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++) {
+		place = vmm->place[bar];
+		vmm->place[bar] = vmm->other_place[bar];
+		vmm->other_place[bar] = place;
+	}
+}
+
+static void vmm_write_bars(struct vmm *vmm, const u32 *vals)
+{
+	int bar;
+
+	for (bar = 0; bar < PCI_STD_NUM_BARS; bar++)
+		vfio_pci_config_writel(vmm->device, PCI_BASE_ADDRESS_0 + 4 * bar,
+				       vals[bar]);
+}
+
+static void vmm_reset(struct vmm *vmm)
+{
+	if (vmm->device->info.flags & VFIO_DEVICE_FLAGS_RESET)
+		vfio_pci_device_reset(vmm->device);
+}
+
+/* vfio_pci_write_config(): the device first, then the guest's address space. */
+static void qemu_set_decode(struct vmm *vmm, bool on)
+{
+	vfio_pci_set_memory_decode(vmm->device, on);
+	vmm_set_mapped(vmm, on);
+}
+
+/* vfio_pci_pre_reset(), VFIO_DEVICE_RESET, vfio_pci_post_reset() */
+static void qemu_reset(struct vmm *vmm)
+{
+	static const u32 zeroes[PCI_STD_NUM_BARS];
+
+	qemu_set_decode(vmm, false);
+	vmm_reset(vmm);
+	vmm_write_bars(vmm, zeroes);
+	vmm_assert_live(vmm, false);
+}
+
+/*
+ * QEMU 11: hw/vfio/pci.c, and hw/vfio/region.c since "hw/vfio/region: Create dmabuf
+ * for PCI BAR per region" (20260113113754.1189-5-skolothumtho@nvidia.com).  When it
+ * has mmapped a BAR it exports what it mmapped, the BAR as a whole, for the life of
+ * the device.  So does Alioth (pull request 479).  A BAR smaller than a page is
+ * mapped as the page, see vfio_sub_page_bar_update_mapping().  What fails is a
+ * complaint and costs P2P, so that nothing may fail.
+ */
+TEST_F(vfio_pci_dmabuf_vmm_test, replay_qemu)
+{
+	static const u32 ones[PCI_STD_NUM_BARS] = { -1, -1, -1, -1, -1, -1 };
+	struct vmm vmm;
+	int i;
+
+	vmm_init(self, &vmm, EXPORT_BARS);
+	if (!vmm.nr)
+		SKIP(return, "%s has no memory BAR", exporter_bdf);
+
+	/* All devices of the machine are reset before it starts. */
+	qemu_reset(&vmm);
+	for (i = 0; i < 3; i++) {
+		/* Firmware */
+		vmm_write_bars(&vmm, vmm.regs);
+		qemu_set_decode(&vmm, true);
+
+		/* The guest's kernel: how large are the BARs?  It moves them, too. */
+		qemu_set_decode(&vmm, false);
+		vmm_write_bars(&vmm, ones);
+		vmm_write_bars(&vmm, vmm.regs);
+		vmm_move_bars(&vmm);
+		qemu_set_decode(&vmm, true);
+
+		/* Its pci_reset_function() switches decoding off for that. */
+		qemu_set_decode(&vmm, false);
+		__vfio_pci_config_flr(vmm.device);
+		vmm_write_bars(&vmm, vmm.regs);
+		qemu_set_decode(&vmm, true);
+
+		/* The guest is reset, twice in a row. */
+		qemu_reset(&vmm);
+		qemu_reset(&vmm);
+	}
+}
+
+/* update_bar_mappings(): mappings are there while the device decodes. */
+static void openvmm_set_decode(struct vmm *vmm, bool on)
+{
+	if (on)
+		vfio_pci_set_memory_decode(vmm->device, true);
+	vmm_set_mapped(vmm, on);
+	if (!on)
+		vfio_pci_set_memory_decode(vmm->device, false);
+}
+
+/*
+ * OpenVMM: vm/devices/pci/vfio_assigned_device since pull request 3936.  A dma-buf
+ * for each part of a BAR that it mmaps, which is mapped from its beginning; MSI-X
+ * table and PBA are left out.  Decoding is switched on before BARs are mapped,
+ * because MAP_FILE fails with ENODEV else, and off after they are unmapped.  D0 and
+ * D3 are handled in the same order.  BARs are virtual: the device is not told where
+ * the guest has them, and they can move while they are decoded.
+ */
+TEST_F(vfio_pci_dmabuf_vmm_test, replay_openvmm)
+{
+	u8 feature[sizeof(struct vfio_device_feature_dma_buf) +
+		   sizeof(struct vfio_region_dma_range)] = {};
+	struct vmm vmm;
+	int i, w;
+
+	/* supports_dma_buf(): asking makes no file. */
+	ASSERT_EQ(0, feature_ioctl(self->device, VFIO_DEVICE_FEATURE_PROBE |
+				   VFIO_DEVICE_FEATURE_GET |
+				   VFIO_DEVICE_FEATURE_DMA_BUF,
+				   sizeof(struct vfio_device_feature) +
+				   sizeof(feature), feature, sizeof(feature)));
+
+	vmm_init(self, &vmm, EXPORT_WINDOWS);
+	if (!vmm.nr)
+		SKIP(return, "%s has no memory BAR of a page", exporter_bdf);
+
+	for (i = 0; i < 3; i++) {
+		/* This is what its order is for. */
+		vfio_pci_set_memory_decode(vmm.device, false);
+		for (w = 0; w < vmm.nr; w++)
+			EXPECT_EQ(-ENODEV, window_map(&vmm, &vmm.windows[w], MAP_RW));
+		openvmm_set_decode(&vmm, true);
+
+		/* The guest writes to the BARs without switching decoding off. */
+		vmm_set_mapped(&vmm, false);
+		vmm_move_bars(&vmm);
+		vmm_set_mapped(&vmm, true);
+
+		/* D3hot: unmapped before, mapped after. */
+		vmm_set_mapped(&vmm, false);
+		if (!__vfio_pci_set_power_state(vmm.device, 3))
+			__vfio_pci_set_power_state(vmm.device, 0);
+		vmm_set_mapped(&vmm, true);
+
+		openvmm_set_decode(&vmm, false);
+		openvmm_set_decode(&vmm, true);
+
+		/* Reset of the VM: the device goes on to decode. */
+		vmm_set_mapped(&vmm, false);
+		vmm_reset(&vmm);
+		openvmm_set_decode(&vmm, true);
+		openvmm_set_decode(&vmm, false);
+	}
+}
+
+/*
+ * The guest has switched decoding on: all is mapped again.  What is there by now is
+ * a mapping that was revoked, or none, if mapping it has failed.
+ */
+static void ch_map_again(struct vmm *vmm, bool mapped)
+{
+	int i;
+
+	for (i = 0; i < vmm->nr; i++) {
+		VFIO_ASSERT_EQ(window_unmap(vmm, &vmm->windows[i]),
+			       mapped ? 0 : -ENOENT);
+		VFIO_ASSERT_EQ(window_map(vmm, &vmm->windows[i], MAP_RW), 0);
+	}
+	vmm_assert_live(vmm, true);
+}
+
+/*
+ * Cloud Hypervisor, as its issue 8895 says: BARs are mapped when the VM is made,
+ * and again whenever the guest switches decoding on, because what was revoked stays
+ * revoked.  Nothing is unmapped when it is switched off.  A BAR that the guest has
+ * moved is unmapped and mapped at once (pull request 7064), decoded or not, and a
+ * failure is a warning.
+ */
+TEST_F(vfio_pci_dmabuf_vmm_test, replay_cloud_hypervisor)
+{
+	struct vmm vmm;
+	int i, w, ret;
+
+	vmm_init(self, &vmm, EXPORT_BARS);
+	if (!vmm.nr)
+		SKIP(return, "%s has no memory BAR", exporter_bdf);
+
+	vmm_set_mapped(&vmm, true);
+	for (i = 0; i < 3; i++) {
+		vfio_pci_set_memory_decode(vmm.device, false);
+		vmm_assert_live(&vmm, false);
+		vfio_pci_set_memory_decode(vmm.device, true);
+		/* This is what 8895 is about: it does not come back by itself. */
+		vmm_assert_live(&vmm, false);
+		ch_map_again(&vmm, true);
+
+		/* Moved while it is not decoded. */
+		vfio_pci_set_memory_decode(vmm.device, false);
+		for (w = 0; w < vmm.nr; w++)
+			EXPECT_EQ(0, window_unmap(&vmm, &vmm.windows[w]));
+		vmm_move_bars(&vmm);
+		for (w = 0; w < vmm.nr; w++)
+			EXPECT_EQ(-ENODEV, window_map(&vmm, &vmm.windows[w], MAP_RW));
+		vfio_pci_set_memory_decode(vmm.device, true);
+		ch_map_again(&vmm, false);
+
+		/* Moved while it is. */
+		vmm_set_mapped(&vmm, false);
+		vmm_move_bars(&vmm);
+		vmm_set_mapped(&vmm, true);
+	}
+
+	/* Somebody else resets the device, of which it does not hear. */
+	ret = pci_sysfs_write(exporter_bdf, "reset", "1");
+	ASSERT_TRUE(!ret || ret == -ENOENT || ret == -ENOTTY);
+	if (!ret) {
+		vmm_assert_live(&vmm, false);
+		vfio_pci_set_memory_decode(vmm.device, false);
+		vfio_pci_set_memory_decode(vmm.device, true);
+		ch_map_again(&vmm, true);
+	}
+
+	/* Asked to restore there is nothing to be done again, and it does no harm. */
+	for (w = 0; w < vmm.nr; w++) {
+		ASSERT_EQ(0, window_unmap(&vmm, &vmm.windows[w]));
+		ASSERT_EQ(0, window_map(&vmm, &vmm.windows[w], MAP_RW_RESTORE));
+	}
+	vfio_pci_set_memory_decode(vmm.device, false);
+	vmm_assert_live(&vmm, false);
+	vfio_pci_set_memory_decode(vmm.device, true);
+	vmm_assert_live(&vmm, true);
+	if (!ret) {
+		ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
+		vmm_assert_live(&vmm, true);
+	}
+	ch_map_again(&vmm, true);
+
+	/* Unplugged: the mappings are the last to go. */
+	for (w = 0; w < vmm.nr; w++)
+		if (!w || vmm.windows[w].fd != vmm.windows[w - 1].fd)
+			ASSERT_EQ(0, close(vmm.windows[w].fd));
+	vfio_pci_set_memory_decode(vmm.device, false);
+	vmm_assert_live(&vmm, false);
+	for (w = 0; w < vmm.nr; w++)
+		EXPECT_EQ(0, window_unmap(&vmm, &vmm.windows[w]));
 }
 
 int main(int argc, char *argv[])

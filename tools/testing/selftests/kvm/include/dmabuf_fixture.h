@@ -13,6 +13,11 @@
 
 #include "dmabuf_vfio.h"
 
+/* What runs in the VM's vCPU; a test that has another one defines it before. */
+#ifndef DMABUF_GUEST
+#define DMABUF_GUEST		guest_command_loop
+#endif
+
 /* Nested virtualisation under emulation is slow. */
 #define DMABUF_TEST(name)	TEST_F_TIMEOUT(dmabuf, name, 240)
 
@@ -78,7 +83,7 @@ FIXTURE_SETUP(dmabuf)
 	self->gpa_base = 4ull * SZ_1G +
 			 (pci_bar_phys(bdfs[0], self->bar) & (SZ_1G - 1ull));
 	self->fd = vfio_pci_dmabuf_export_bar(self->dev, self->bar);
-	self->vm = create_vm(&self->vcpu);
+	self->vm = __vm_create_with_one_vcpu(&self->vcpu, EXTRA_PAGES, DMABUF_GUEST);
 }
 
 FIXTURE_TEARDOWN(dmabuf)

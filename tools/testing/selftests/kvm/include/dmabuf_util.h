@@ -24,6 +24,9 @@
 
 #include "kvm_util.h"
 #include "processor.h"
+#ifdef __riscv
+#include "sbi.h"
+#endif
 #include "ucall_common.h"
 
 /* x86 has one, elsewhere it is the host's to choose.  Not for use by guests. */
@@ -47,6 +50,11 @@ enum guest_op {
 	GUEST_CLEAN,		/* clean and invalidate the cache line of gpa */
 	GUEST_ATOMIC,		/* res = *gpa, *gpa = val, by an exclusive pair */
 	GUEST_L2,		/* a guest of the guest runs guest_l2.code, x1 = gpa */
+#endif
+#ifdef __riscv
+	GUEST_EXEC,		/* call gpa */
+	GUEST_ATOMIC,		/* res = *gpa, *gpa = val, by an AMO */
+	GUEST_SEND_IPI,		/* by SBI's legacy call, mask at gpa; res = was it to us */
 #endif
 };
 
@@ -114,7 +122,20 @@ static inline void guest_l2_exit(struct ex_regs *regs)
 }
 #endif
 
-static void __maybe_unused guest_command_loop(void)
+#ifdef __riscv
+#define SBI_LEGACY_SEND_IPI	4
+#define GUEST_SIP_SSIP		(1ul << 1)
+
+/* SBI's legacy call: the mask of harts is in memory, where KVM reads it by HLV. */
+static inline bool guest_send_ipi(u64 mask_addr)
+{
+	csr_clear(CSR_SIP, GUEST_SIP_SSIP);
+	sbi_ecall(SBI_LEGACY_SEND_IPI, 0, mask_addr, 0, 0, 0, 0, 0);
+	return csr_read(CSR_SIP) & GUEST_SIP_SSIP;
+}
+#endif
+
+static void guest_command_loop(void)
 {
 	struct guest_cmd *cmd = &guest_command;
 
@@ -123,6 +144,10 @@ static void __maybe_unused guest_command_loop(void)
 		u64 i, nr = READ_ONCE(cmd->nr), res = 0;
 		u64 *p = (u64 *)READ_ONCE(cmd->gpa);
 
+#ifdef __riscv
+		/* The host changes page tables, and instructions. */
+		asm volatile("sfence.vma; fence.i" ::: "memory");
+#endif
 		switch (op) {
 		case GUEST_READ:
 			res = READ_ONCE(*p);
@@ -175,6 +200,19 @@ static void __maybe_unused guest_command_loop(void)
 		case GUEST_ATOMIC:
 			asm volatile("1: ldxr %0, [%1]; stxr %w2, %3, [%1]; cbnz %w2, 1b"
 				     : "=&r"(res), "+r"(p), "=&r"(i) : "r"(val) : "memory");
+			break;
+#endif
+#ifdef __riscv
+		case GUEST_EXEC:
+			/* Whoever handles the exception returns to ra. */
+			asm volatile("jalr ra, (%0)" : : "r"(p) : "ra", "memory");
+			break;
+		case GUEST_ATOMIC:
+			asm volatile("amoswap.d %0, %2, (%1)"
+				     : "=&r"(res) : "r"(p), "r"(val) : "memory");
+			break;
+		case GUEST_SEND_IPI:
+			res = guest_send_ipi((u64)p);
 			break;
 #endif
 		default:
@@ -298,8 +336,10 @@ static inline void vm_delete_region(struct kvm_vm *vm, u32 slot)
  */
 static inline u64 guest_mmio_exits(struct kvm_vcpu *vcpu)
 {
-#ifdef __x86_64__
+#if defined(__x86_64__)
 	return vcpu_get_stat(vcpu, mmio_exits);
+#elif defined(__riscv)
+	return vcpu_get_stat(vcpu, mmio_exit_kernel) + vcpu_get_stat(vcpu, mmio_exit_user);
 #else
 	return vcpu_get_stat(vcpu, mmio_exit_kernel);
 #endif
@@ -327,7 +367,7 @@ static inline struct vm_leaves vm_leaves(struct kvm_vm *vm)
 	};
 }
 #else
-/* There is no stat: CONFIG_PTDUMP_STAGE2_DEBUGFS has it. */
+/* There is no stat: CONFIG_PTDUMP_STAGE2_DEBUGFS has it on arm64, nothing on riscv. */
 static inline FILE *vm_open_ptdump(struct kvm_vm *vm)
 {
 	char path[128];

@@ -37,6 +37,28 @@ static inline bool tag_bar(struct vfio_pci_device *dev, int bar)
 }
 
 /*
+ * A device behind the first one that has a BAR of @size which starts at a multiple
+ * of @align, with @bar set to it; or NULL.
+ */
+static inline struct vfio_pci_device *
+open_other_bar(struct iommu *iommu, u64 size, u64 align, int *bar)
+{
+	struct vfio_pci_device *dev;
+	int i;
+
+	for (i = 1; i < nr_bdfs; i++) {
+		dev = vfio_pci_device_init_nomap(bdfs[i], iommu);
+		*bar = vfio_pci_largest_bar(dev, size);
+		if (*bar >= 0 && !(pci_bar_phys(bdfs[i], *bar) & (align - 1))) {
+			vfio_pci_set_memory_decode(dev, true);
+			return dev;
+		}
+		vfio_pci_device_cleanup(dev);
+	}
+	return NULL;
+}
+
+/*
  * A VM that cannot have such slots: without the capability there is no slot,
  * whatever the fd is.  A kernel that does not know the flag says EINVAL.
  */

@@ -31,11 +31,20 @@
 
 static void guest_code(u64 nr)
 {
+	GUEST_SYNC(0);
 	for (;;) {
 		for (u64 i = 0; i < nr; i++)
 			WRITE_ONCE(*(u64 *)(GPA + i * REGION), i);
 		GUEST_SYNC(0);
 	}
+}
+
+static void run_guest(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
 }
 
 static struct kvm_vm *create_vm(struct kvm_vcpu **vcpu, u64 nr)
@@ -51,15 +60,10 @@ static struct kvm_vm *create_vm(struct kvm_vcpu **vcpu, u64 nr)
 	for (u64 i = 0; i < nr; i++)
 		virt_map(vm, GPA + i * REGION, GPA + i * REGION, 1);
 
+	/* The vCPU's cache of pages for tables, and tables for the guest's own memory. */
+	run_guest(*vcpu);
+
 	return vm;
-}
-
-static void run_guest(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-	TEST_ASSERT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
 }
 
 /* A line of /proc/meminfo, in pages. */

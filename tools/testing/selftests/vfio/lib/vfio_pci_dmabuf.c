@@ -187,6 +187,31 @@ int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd)
 			     &args, sizeof(args));
 }
 
+int __vfio_pci_dmabuf_set_private(struct vfio_pci_device *device, int fd,
+				  bool private)
+{
+	struct vfio_device_feature_dma_buf_private args = {
+		.dmabuf_fd = fd,
+		.state = private ? VFIO_DMA_BUF_PRIVATE : VFIO_DMA_BUF_SHARED,
+	};
+
+	return feature_ioctl(device, VFIO_DEVICE_FEATURE_SET |
+			     VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE,
+			     &args, sizeof(args));
+}
+
+int __vfio_pci_dmabuf_is_private(struct vfio_pci_device *device, int fd)
+{
+	struct vfio_device_feature_dma_buf_private args = { .dmabuf_fd = fd };
+	int ret;
+
+	ret = feature_ioctl(device, VFIO_DEVICE_FEATURE_GET |
+			    VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE,
+			    &args, sizeof(args));
+
+	return ret ? ret : args.state == VFIO_DMA_BUF_PRIVATE;
+}
+
 void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable)
 {
 	if (enable)

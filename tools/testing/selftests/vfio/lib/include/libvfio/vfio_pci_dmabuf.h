@@ -57,6 +57,15 @@ int __vfio_pci_dmabuf_set_eventfd(struct vfio_pci_device *device, int fd,
 int __vfio_pci_dmabuf_unmappable(struct vfio_pci_device *device, int fd);
 
 /*
+ * VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE: make the memory of a dma-buf private to a
+ * confidential guest, or shared; 0 or a negative errno.  And ask which it is; 1,
+ * 0 or a negative errno.
+ */
+int __vfio_pci_dmabuf_set_private(struct vfio_pci_device *device, int fd,
+				  bool private);
+int __vfio_pci_dmabuf_is_private(struct vfio_pci_device *device, int fd);
+
+/*
  * Set or clear PCI_COMMAND's memory decode.  Clearing it revokes the device's
  * dma-bufs before it returns.
  */

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * guest_memfds in an IOAS: the memory of a guest, by file and offset
+ *
+ * Model: an iopt_pages of a guest_memfd imports a range of the file, see
+ * virt/lib/guest_memfd.c. It holds a reference to the file and no page. Nothing
+ * is pinned, nothing is charged to locked_vm; the pages belong to the guest and
+ * are charged to whose memory cgroup allocated them, as they always are.
+ *
+ * The owner takes pages back by punching a hole into the file, and when private
+ * memory stops being private. Then the whole of the iopt_pages is revoked, in
+ * all areas and domains, and that is for ever: which of the pages are good is
+ * not known here, and who maps again knows. The areas keep their IOVAs until
+ * they are unmapped.
+ *
+ * State and tracks are those of revocable.c.
+ *
+ * Locks, in this order:
+ *
+ *	iopt->domains_rwsem
+ *	iopt->iova_rwsem
+ *	guest_memfd_importers::lock	attach, detach, revoke callback
+ *	iopt_pages::mutex		live, tracks
+ *
+ * The owner has locks of its own outside of guest_memfd_importers::lock. So
+ * under the mutex nothing waits for the owner, and nothing takes a folio lock of
+ * a guest_memfd: no page is allocated there, and none of the user's memory is
+ * faulted in. Filling a domain needs the mutex only, as the pages are all there
+ * while they are live.
+ */
+#include <linux/guest_memfd.h>
+#include <linux/iommu.h>
+#include <linux/iova_bitmap.h>
+
+#include "io_pagetable.h"
+
+static int iopt_gmem_map(struct iopt_track *track, struct iopt_pages *pages)
+{
+	struct iopt_area *area = track->area;
+	unsigned long iova = iopt_area_iova(area);
+
+	return guest_memfd_map_iommu(&pages->gmem.importer, track->domain, iova,
+				     iopt_area_start_byte(area, iova),
+				     iopt_area_length(area), area->iommu_prot,
+				     READ_ONCE(area->iopt->disable_large_pages),
+				     GFP_KERNEL_ACCOUNT);
+}
+
+static int iopt_gmem_add(struct iopt_area *area, struct iopt_pages *pages,
+			 struct iommu_domain *domain)
+{
+	struct iopt_track *track;
+	int rc;
+
+	lockdep_assert_held(&pages->mutex);
+
+	track = iopt_track_alloc(area, domain);
+	if (!track)
+		return -ENOMEM;
+
+	if (pages->gmem.rev.live) {
+		rc = iopt_gmem_map(track, pages);
+		if (rc) {
+			kfree(track);
+			return rc;
+		}
+	}
+	iopt_track_add(&pages->gmem.rev, track);
+	return 0;
+}
+
+static void iopt_gmem_remove(struct iopt_track *track, struct iopt_pages *pages)
+{
+	lockdep_assert_held(&pages->mutex);
+
+	if (pages->gmem.rev.live)
+		iopt_track_unmap(track);
+	iopt_track_del(track);
+}
+
+static void iopt_gmem_remove_all(struct iopt_area *area,
+				 struct iopt_pages *pages)
+{
+	struct iopt_track *track, *tmp;
+
+	list_for_each_entry_safe(track, tmp, &area->tracks, area_elm)
+		iopt_gmem_remove(track, pages);
+}
+
+/**
+ * iopt_gmem_fill_domain() - Put an area into a domain that is being added
+ * @area: IOVA area to use
+ * @pages: page supplier for the area
+ * @domain: Domain to fill
+ *
+ * Return: 0, or
+ * -EINTR: a fatal signal is pending
+ * -ENOMEM, or what the IOMMU driver returns
+ */
+int iopt_gmem_fill_domain(struct iopt_area *area, struct iopt_pages *pages,
+			  struct iommu_domain *domain)
+{
+	lockdep_assert_held_write(&area->iopt->domains_rwsem);
+
+	guard(mutex)(&pages->mutex);
+	return iopt_gmem_add(area, pages, domain);
+}
+
+/**
+ * iopt_gmem_unfill_domain() - Take an area out of a domain
+ * @area: IOVA area to use
+ * @pages: page supplier for the area
+ * @domain: Domain to empty
+ */
+void iopt_gmem_unfill_domain(struct iopt_area *area, struct iopt_pages *pages,
+			     struct iommu_domain *domain)
+{
+	struct iopt_track *track;
+
+	lockdep_assert_held_write(&area->iopt->domains_rwsem);
+
+	guard(mutex)(&pages->mutex);
+	track = iopt_track_find(area, domain);
+	if (!WARN_ON(!track))
+		iopt_gmem_remove(track, pages);
+}
+
+/**
+ * iopt_gmem_fill_domains() - Put a new area into all domains of its IOAS
+ * @area: The area to act on
+ * @pages: The pages associated with the area (area->pages is NULL)
+ *
+ * On failure all domains are left unchanged.
+ *
+ * Return: as iopt_gmem_fill_domain()
+ */
+int iopt_gmem_fill_domains(struct iopt_area *area, struct iopt_pages *pages)
+{
+	struct iommu_domain *domain;
+	unsigned long index;
+	int rc;
+
+	lockdep_assert_held(&area->iopt->domains_rwsem);
+
+	guard(mutex)(&pages->mutex);
+	xa_for_each(&area->iopt->domains, index, domain) {
+		rc = iopt_gmem_add(area, pages, domain);
+		if (rc) {
+			iopt_gmem_remove_all(area, pages);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+/**
+ * iopt_gmem_unfill_domains() - Take an area out of all domains
+ * @area: The area to act on
+ * @pages: The pages associated with the area (area->pages is NULL)
+ */
+void iopt_gmem_unfill_domains(struct iopt_area *area, struct iopt_pages *pages)
+{
+	lockdep_assert_held(&area->iopt->domains_rwsem);
+
+	guard(mutex)(&pages->mutex);
+	iopt_gmem_remove_all(area, pages);
+}
+
+/**
+ * iopt_gmem_read_dirty() - Read and clear the dirty bits of an area
+ * @area: The area to act on
+ * @domain: Domain that tracks dirty pages
+ * @iova: Where to begin in the area
+ * @length: Number of bytes in the area
+ * @flags: As for iommu_dirty_ops::read_and_clear_dirty
+ * @dirty: Where to record, its bitmap may be NULL
+ *
+ * A revocation must not free page tables that are being read, so this holds the
+ * mutex. The user's bitmap is faulted in before that, part by part. Revoked
+ * memory has no dirty bits: what was not read before is lost along with the
+ * memory.
+ *
+ * The caller has the iova_rwsem.
+ *
+ * Return: 0, -EFAULT if the bitmap cannot be written, or what the driver returns
+ */
+int iopt_gmem_read_dirty(struct iopt_area *area, struct iommu_domain *domain,
+			 unsigned long iova, size_t length, unsigned long flags,
+			 struct iommu_dirty_bitmap *dirty)
+{
+	const struct iommu_dirty_ops *ops = domain->dirty_ops;
+	struct iopt_pages *pages = area->pages;
+
+	lockdep_assert_held(&area->iopt->iova_rwsem);
+
+	while (length) {
+		size_t part = length;
+		int rc;
+
+		if (dirty->bitmap) {
+			part = min(iova_bitmap_pin(dirty->bitmap, iova),
+				   length);
+			if (!part)
+				return -EFAULT;
+		}
+
+		guard(mutex)(&pages->mutex);
+		if (!pages->gmem.rev.live)
+			return 0;
+		rc = ops->read_and_clear_dirty(domain, iova, part, flags,
+					       dirty);
+		if (rc)
+			return rc;
+		iova += part;
+		length -= part;
+	}
+	return 0;
+}
+
+/* On return nothing of the pages is mapped, and nothing will ever be */
+static void iopt_gmem_revoke(struct guest_memfd_importer *importer)
+{
+	struct iopt_pages *pages =
+		container_of(importer, struct iopt_pages, gmem.importer);
+
+	guard(mutex)(&pages->mutex);
+	iopt_revocable_revoke(&pages->gmem.rev);
+}
+
+static const struct guest_memfd_importer_ops iopt_gmem_importer_ops = {
+	.revoke = iopt_gmem_revoke,
+};
+
+/**
+ * iopt_alloc_gmem_pages() - Make the pages of a slice of a guest_memfd
+ * @file: Any file, to which the caller has a reference
+ * @start_byte: Offset of the slice in the first page
+ * @start: Offset of the slice in the file
+ * @length: Length of the slice in bytes, @start + @length does not overflow
+ * @writable: An area of the pages may be writable
+ *
+ * Return: the pages, NULL if @file is not a guest_memfd, or
+ * -EINVAL: the slice is not in the file
+ * -EOPNOTSUPP: the memory is private to a guest that devices cannot share it with
+ * -EHWPOISON: a page has a hardware error
+ * -EINTR: a signal came while the memory was being allocated
+ * -ENOMEM
+ */
+struct iopt_pages *iopt_alloc_gmem_pages(struct file *file,
+					 unsigned long start_byte,
+					 unsigned long start,
+					 unsigned long length, bool writable)
+{
+	static struct lock_class_key pages_gmem_mutex_key;
+	const struct guest_memfd_provider *provider;
+	struct iopt_pages *pages;
+	pgoff_t first;
+	int rc;
+
+	provider = guest_memfd_provider(file);
+	if (!provider)
+		return NULL;
+
+	pages = iopt_alloc_pages(start_byte, length, writable);
+	if (IS_ERR(pages))
+		return pages;
+
+	/*
+	 * Taken under the locks of the guest_memfd's owner, while other pages
+	 * have the mmap_lock inside of theirs.
+	 */
+	lockdep_set_class(&pages->mutex, &pages_gmem_mutex_key);
+
+	pages->account_mode = IOPT_PAGES_ACCOUNT_NONE;
+	pages->type = IOPT_ADDRESS_GMEM;
+	iopt_revocable_init(&pages->gmem.rev);
+
+	/* A revocation can come before this returns */
+	pages->gmem.rev.live = true;
+	first = start / PAGE_SIZE;
+	rc = guest_memfd_attach(&pages->gmem.importer, provider, file, first,
+				first + pages->npages - 1,
+				&iopt_gmem_importer_ops);
+	if (rc) {
+		iopt_put_pages(pages);
+		return ERR_PTR(rc);
+	}
+	/* iopt_release_pages() will detach */
+	pages->gmem.attached = true;
+	return pages;
+}
+
+/**
+ * iopt_gmem_release() - Let go of the file
+ * @pages: The pages, which no area uses any more
+ */
+void iopt_gmem_release(struct iopt_pages *pages)
+{
+	WARN_ON(!list_empty(&pages->gmem.rev.tracks));
+	if (pages->gmem.attached)
+		guest_memfd_detach(&pages->gmem.importer);
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device memory that is private to a confidential guest
+ *
+ * The user says of a dma-buf whether its memory is private or shared
+ * (priv->private).  Importers are told by an attribute of its extents: KVM maps
+ * private memory as such or not at all, nobody else maps it.  A change goes
+ *
+ *	checks, cause CONVERT, importers out, priv->private changed, CONVERT over
+ *
+ * and after the checks nothing can fail but the wait for scatterlist importers,
+ * which a fatal signal ends: the buffer stays as it was.  What the hardware has to
+ * do for a device's memory to be a guest's is not done here.
+ *
+ * Locks: priv->private is written under dmabufs_lock and dma_resv, either is
+ * enough to read it.  dmabufs_lock is dropped while importers are waited for, and
+ * CONVERT in priv->own_causes keeps the memory for who has set it: others get
+ * -EBUSY, for this buffer and for what overlaps with it.
+ *
+ * Invariants, under dmabufs_lock, of dma-bufs that have a file:
+ *  - of two that overlap both are private, or none is;
+ *  - memory of one that is private, or is becoming so, has no mapping of the host:
+ *    priv->no_cpu, and neither the MSI-X table nor the pending bits are in its
+ *    pages.  That lasts as long as the buffer;
+ *  - nothing but priv->private changes with it: a reset leaves it alone.
+ */
+#include <linux/dma-resv.h>
+#include <linux/pci.h>
+#include <linux/sched/signal.h>
+
+#include "vfio_pci_priv.h"
+
+/* Who has many ranges waits long, and can be killed: -EINTR. */
+static int vfio_pci_dma_bufs_overlap(struct vfio_pci_dma_buf *priv,
+				     struct vfio_pci_dma_buf *other)
+{
+	u32 i;
+
+	if (priv->region_index != other->region_index)
+		return 0;
+
+	for (i = 0; i < priv->nr_ranges; i++) {
+		if (vfio_pci_dma_buf_overlaps(other, priv->phys_vec[i].paddr,
+					      priv->phys_vec[i].len))
+			return 1;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+
+	return 0;
+}
+
+/* Without a file a buffer has no importers, its release comes next. */
+static bool vfio_pci_dma_buf_has_file(struct vfio_pci_dma_buf *priv)
+{
+	struct file *file = get_file_active(&priv->dmabuf->file);
+
+	if (file)
+		fput(file);
+
+	return file;
+}
+
+/* Is there another buffer that keeps this one from being @private? */
+static int vfio_pci_private_conflict(struct vfio_pci_core_device *vdev,
+				     struct vfio_pci_dma_buf *priv, bool private)
+{
+	struct vfio_pci_dma_buf *other;
+	int ret;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	list_for_each_entry(other, &vdev->dmabufs, dmabufs_elm) {
+		if (other == priv ||
+		    (other->private == private &&
+		     !(other->own_causes & VFIO_PCI_CAUSE_CONVERT)))
+			continue;
+		ret = vfio_pci_dma_bufs_overlap(priv, other);
+		if (ret < 0)
+			return ret;
+		if (ret && vfio_pci_dma_buf_has_file(other))
+			return -EBUSY;
+	}
+
+	return 0;
+}
+
+/* Whether a page of the buffer has @len bytes at @offset of @bar in it. */
+static bool vfio_pci_dma_buf_has_bar_range(struct vfio_pci_dma_buf *priv,
+					   unsigned int bar, u64 offset, u64 len)
+{
+	u64 start = round_down(offset, PAGE_SIZE);
+
+	return priv->region_index == bar && len &&
+	       vfio_pci_dma_buf_overlaps(priv, start +
+					 pci_resource_start(priv->vdev->pdev, bar),
+					 round_up(offset + len, PAGE_SIZE) - start);
+}
+
+/*
+ * The PCI core has the MSI-X table mapped and writes it, and the pending bits can
+ * be read of a device whose memory otherwise cannot.  What vconfig says of them
+ * was read from the device when it was opened.
+ */
+static bool vfio_pci_dma_buf_has_msix(struct vfio_pci_dma_buf *priv)
+{
+	struct vfio_pci_core_device *vdev = priv->vdev;
+	u8 cap = vdev->pdev->msix_cap;
+	u32 pba;
+
+	if (!cap)
+		return false;
+
+	pba = le32_to_cpu(*(__le32 *)&vdev->vconfig[cap + PCI_MSIX_PBA]);
+
+	return vfio_pci_dma_buf_has_bar_range(priv, vdev->msix_bar,
+					      vdev->msix_offset,
+					      vdev->msix_size) ||
+	       vfio_pci_dma_buf_has_bar_range(priv, pba & PCI_MSIX_PBA_BIR,
+					      pba & PCI_MSIX_PBA_OFFSET,
+					      DIV_ROUND_UP(vdev->msix_size /
+							   PCI_MSIX_ENTRY_SIZE,
+							   64) * 8);
+}
+
+/* 1 if there is something to do, 0 if not, or why it cannot be done */
+static int vfio_pci_private_check(struct vfio_pci_core_device *vdev,
+				  struct vfio_pci_dma_buf *priv, bool private)
+{
+	int ret;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	if (!priv->vdev)
+		return -ENODEV;
+	if (!priv->no_cpu || vfio_pci_dma_buf_has_msix(priv))
+		return -EPERM;
+	if (priv->own_causes & VFIO_PCI_CAUSE_CONVERT)
+		return -EBUSY;
+	if (priv->private == private)
+		return 0;
+
+	ret = vfio_pci_private_conflict(vdev, priv, private);
+
+	return ret ? ret : 1;
+}
+
+/* Nobody has anything mapped. */
+static void vfio_pci_private_flip(struct vfio_pci_dma_buf *priv, bool private)
+{
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
+	dma_resv_lock(priv->dmabuf->resv, NULL);
+	WRITE_ONCE(priv->private, private);
+	priv->layout_generation++;
+	dma_resv_unlock(priv->dmabuf->resv);
+}
+
+static int vfio_pci_private_set(struct vfio_pci_core_device *vdev,
+				struct vfio_pci_dma_buf *priv, bool private)
+{
+	int ret;
+
+	ret = mutex_lock_killable(&vdev->dmabufs_lock);
+	if (ret)
+		return ret;
+	ret = vfio_pci_private_check(vdev, priv, private);
+	if (ret > 0)
+		vfio_pci_dma_buf_set_cause(priv, VFIO_PCI_CAUSE_CONVERT, true);
+	mutex_unlock(&vdev->dmabufs_lock);
+	if (ret <= 0)
+		return ret;
+
+	/* DMA of other devices is over, then, whatever else the buffer waits for. */
+	ret = vfio_pci_dma_buf_drain(priv);
+
+	guard(mutex)(&vdev->dmabufs_lock);
+	if (!ret)
+		vfio_pci_private_flip(priv, private);
+	vfio_pci_dma_buf_set_cause(priv, VFIO_PCI_CAUSE_CONVERT, false);
+
+	return ret;
+}
+
+/**
+ * vfio_pci_private_add - is the memory of a new dma-buf private?
+ * @vdev: its owner
+ * @priv: the buffer, nobody else knows it
+ *
+ * It is, and the host cannot map it, if other dma-bufs that are private have all
+ * of it.
+ *
+ * Context: dmabufs_lock held, @priv is not in the list.
+ *
+ * Return: 0; -EBUSY if only a part of it is private, or a part is just becoming
+ * private or shared; -EINTR if a fatal signal came
+ */
+int vfio_pci_private_add(struct vfio_pci_core_device *vdev,
+			 struct vfio_pci_dma_buf *priv)
+{
+	struct vfio_pci_dma_buf *other;
+	u32 i;
+	int ret;
+
+	ret = vfio_pci_private_conflict(vdev, priv, false);
+	if (ret != -EBUSY)
+		return ret;
+
+	/* It has private memory: then there must be nothing else. */
+	for (i = 0; i < priv->nr_ranges; i++) {
+		bool covered = false;
+
+		list_for_each_entry(other, &vdev->dmabufs, dmabufs_elm) {
+			if (other->private &&
+			    !(other->own_causes & VFIO_PCI_CAUSE_CONVERT) &&
+			    vfio_pci_dma_buf_has_file(other) &&
+			    vfio_pci_dma_buf_covers(other, &priv->phys_vec[i])) {
+				covered = true;
+				break;
+			}
+		}
+		if (!covered)
+			return -EBUSY;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+
+	priv->private = true;
+	vfio_pci_dma_buf_born_unmappable(priv);
+
+	return 0;
+}
+
+/**
+ * vfio_pci_feature_dma_buf_private - private or shared memory, for the user
+ * @vdev: the device
+ * @flags: of VFIO_DEVICE_FEATURE
+ * @arg: a struct vfio_device_feature_dma_buf_private
+ * @argsz: size of @arg
+ *
+ * Context: process context; takes dmabufs_lock and dma_resv, and waits for
+ * importers that do device DMA.
+ *
+ * Return: 0, or an errno as described with VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE.
+ */
+int vfio_pci_feature_dma_buf_private(struct vfio_pci_core_device *vdev,
+				     u32 flags, void __user *arg, size_t argsz)
+{
+	struct vfio_device_feature_dma_buf_private args;
+	bool set = flags & VFIO_DEVICE_FEATURE_SET;
+	struct vfio_pci_dma_buf *priv;
+	int ret;
+
+	/* Without one of these there is always a mapping of the host. */
+	if (!vdev->pci_ops || !vdev->pci_ops->get_dmabuf_phys ||
+	    !vdev->vdev.ops->host_unmappable)
+		return -EOPNOTSUPP;
+
+	ret = vfio_check_feature(flags, argsz, VFIO_DEVICE_FEATURE_SET |
+				 VFIO_DEVICE_FEATURE_GET, sizeof(args));
+	if (ret != 1)
+		return ret;
+
+	if (copy_from_user(&args, arg, sizeof(args)))
+		return -EFAULT;
+	if (args.state != VFIO_DMA_BUF_SHARED &&
+	    !(set && args.state == VFIO_DMA_BUF_PRIVATE))
+		return -EINVAL;
+
+	priv = vfio_pci_dma_buf_get(vdev, args.dmabuf_fd);
+	if (IS_ERR(priv))
+		return PTR_ERR(priv);
+
+	ret = 0;
+	if (set) {
+		ret = vfio_pci_private_set(vdev, priv,
+					   args.state == VFIO_DMA_BUF_PRIVATE);
+	} else {
+		/* Not under dma_resv: a map that waits for the device may hold it. */
+		args.state = READ_ONCE(priv->private) ? VFIO_DMA_BUF_PRIVATE :
+							VFIO_DMA_BUF_SHARED;
+		if (copy_to_user(arg, &args, sizeof(args)))
+			ret = -EFAULT;
+	}
+	dma_buf_put(priv->dmabuf);
+
+	return ret;
+}

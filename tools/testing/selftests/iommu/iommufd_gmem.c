@@ -1,0 +1,759 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * guest_memfds in an IOAS, where they meet what else an IOAS can do
+ *
+ * The mock provider of drivers/iommu/iommufd/selftest_gmem.c makes the files,
+ * and the mock domain tells page by page what it maps, and what may be left in
+ * its IOTLB. What only KVM and a device can show is in
+ * tools/testing/selftests/kvm/guest_memfd_dma_test.c.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/capability.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include "iommufd_utils.h"
+
+#define MAP_RW (IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE)
+
+#define NR_PAGES 8
+#define GMEM_SIZE (NR_PAGES * PAGE_SIZE)
+
+static __attribute__((constructor)) void setup_sizes(void)
+{
+	PAGE_SIZE = sysconf(_SC_PAGE_SIZE);
+
+	BUFFER_SIZE = PAGE_SIZE;
+	buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert(buffer != MAP_FAILED);
+}
+
+FIXTURE(iommufd_gmem)
+{
+	int fd;
+	int gfd;
+	uint32_t ioas_id;
+	/* Of the device that came last */
+	uint32_t stdev_id;
+	uint32_t hwpt_id;
+	uint32_t device_id;
+};
+
+FIXTURE_VARIANT(iommufd_gmem)
+{
+	unsigned int mock_domains;
+};
+
+FIXTURE_SETUP(iommufd_gmem)
+{
+	unsigned int i;
+
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	for (i = 0; i != variant->mock_domains; i++)
+		test_cmd_mock_domain(self->ioas_id, &self->stdev_id,
+				     &self->hwpt_id, &self->device_id);
+	test_cmd_get_gmem(GMEM_SIZE, 0, &self->gfd);
+}
+
+FIXTURE_TEARDOWN(iommufd_gmem)
+{
+	close(self->gfd);
+	teardown_iommufd(self->fd, _metadata);
+}
+
+FIXTURE_VARIANT_ADD(iommufd_gmem, no_domain)
+{
+};
+
+FIXTURE_VARIANT_ADD(iommufd_gmem, mock_domain)
+{
+	.mock_domains = 1,
+};
+
+FIXTURE_VARIANT_ADD(iommufd_gmem, two_mock_domain)
+{
+	.mock_domains = 2,
+};
+
+/* Map the slice, check it in a domain there before and in one that comes later */
+static void check_gmem_slice(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(iommufd_gmem) *self,
+			     const FIXTURE_VARIANT(iommufd_gmem) *variant,
+			     size_t offset, size_t length)
+{
+	__u32 hwpt_id;
+	__u64 iova;
+
+	test_ioctl_ioas_map_file(self->gfd, offset, length, &iova);
+	ASSERT_EQ(offset % PAGE_SIZE, iova % PAGE_SIZE);
+	if (variant->mock_domains) {
+		test_gmem_mapped(self->hwpt_id, self->gfd, offset, iova,
+				 length);
+
+		test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0,
+				    &hwpt_id);
+		test_gmem_mapped(hwpt_id, self->gfd, offset, iova, length);
+		test_ioctl_destroy(hwpt_id);
+	}
+	test_ioctl_ioas_unmap(iova, length);
+	if (variant->mock_domains)
+		test_gmem_unmapped(self->hwpt_id, self->gfd, iova, length);
+}
+
+TEST_F(iommufd_gmem, slices)
+{
+	unsigned int start;
+	unsigned int end;
+
+	for (start = 0; start != NR_PAGES; start++)
+		for (end = start + 1; end <= NR_PAGES; end++)
+			check_gmem_slice(_metadata, self, variant,
+					 start * PAGE_SIZE,
+					 (end - start) * PAGE_SIZE);
+
+	/* Sub page: starts, ends, and both, in one page and across */
+	check_gmem_slice(_metadata, self, variant, PAGE_SIZE + MOCK_PAGE_SIZE,
+			 MOCK_PAGE_SIZE);
+	check_gmem_slice(_metadata, self, variant, PAGE_SIZE, MOCK_PAGE_SIZE);
+	check_gmem_slice(_metadata, self, variant, PAGE_SIZE + MOCK_PAGE_SIZE,
+			 PAGE_SIZE * 2 + MOCK_PAGE_SIZE);
+	check_gmem_slice(_metadata, self, variant, PAGE_SIZE + MOCK_PAGE_SIZE,
+			 PAGE_SIZE * 2);
+}
+
+TEST_F(iommufd_gmem, capability)
+{
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_MAP_FILE,
+		.op = IOMMU_OPTION_OP_GET,
+	};
+
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &cmd));
+	ASSERT_TRUE(cmd.val64 & IOMMU_MAP_FILE_GUEST_MEMFD);
+}
+
+TEST_F(iommufd_gmem, errors)
+{
+	__u64 iova;
+	int gfd;
+
+	test_err_ioctl_ioas_map_file(EBADF, -1, 0, PAGE_SIZE, &iova);
+
+	/* Out of bounds */
+	test_err_ioctl_ioas_map_file(EINVAL, self->gfd, 0, 0, &iova);
+	test_err_ioctl_ioas_map_file(EINVAL, self->gfd, PAGE_SIZE, GMEM_SIZE,
+				     &iova);
+	test_err_ioctl_ioas_map_file(EINVAL, self->gfd, GMEM_SIZE, PAGE_SIZE,
+				     &iova);
+	test_err_ioctl_ioas_map_file(EINVAL, self->gfd, 0,
+				     GMEM_SIZE + MOCK_PAGE_SIZE, &iova);
+	test_err_ioctl_ioas_map_file(EOVERFLOW, self->gfd, -PAGE_SIZE,
+				     PAGE_SIZE * 2, &iova);
+
+	/* Flags */
+	test_err_ioctl_ioas_map_file_flags(EINVAL, self->gfd, 0, GMEM_SIZE,
+					   &iova,
+					   MAP_RW | IOMMU_IOAS_MAP_RESTORE);
+	test_err_ioctl_ioas_map_file_flags(EINVAL, self->gfd, 0, GMEM_SIZE,
+					   &iova, 0);
+	test_err_ioctl_ioas_map_file_flags(EOPNOTSUPP, self->gfd, 0, GMEM_SIZE,
+					   &iova, MAP_RW | (1 << 4));
+
+	/* IOVAs */
+	if (variant->mock_domains) {
+		EXPECT_ERRNO(EINVAL,
+			     _test_ioctl_ioas_map_file(
+				     self->fd, self->ioas_id, self->gfd, 0,
+				     GMEM_SIZE,
+				     &(__u64){ MOCK_APERTURE_LAST + 1UL },
+				     MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA));
+	}
+
+	/* Memory that devices cannot share with the guest */
+	test_cmd_get_gmem(GMEM_SIZE, MOCK_GMEM_PRIVATE, &gfd);
+	test_err_ioctl_ioas_map_file(EOPNOTSUPP, gfd, 0, GMEM_SIZE, &iova);
+	close(gfd);
+
+	/* A hardware error */
+	test_cmd_get_gmem(GMEM_SIZE, 0, &gfd);
+	test_cmd_change_gmem(gfd, MOCK_GMEM_POISON, PAGE_SIZE * 3, PAGE_SIZE);
+	test_err_ioctl_ioas_map_file(EHWPOISON, gfd, 0, GMEM_SIZE, &iova);
+	test_err_ioctl_ioas_map_file(EHWPOISON, gfd, PAGE_SIZE * 3, PAGE_SIZE,
+				     &iova);
+	/* What was allocated is there, the importer is not: this would find it */
+	test_cmd_change_gmem(gfd, MOCK_GMEM_PUNCH, 0, GMEM_SIZE);
+	test_ioctl_ioas_map_file(gfd, 0, PAGE_SIZE * 3, &iova);
+	if (variant->mock_domains)
+		test_gmem_mapped(self->hwpt_id, gfd, 0, iova, PAGE_SIZE * 3);
+	test_ioctl_ioas_unmap(iova, PAGE_SIZE * 3);
+	close(gfd);
+
+	/* Nothing was left behind */
+	test_err_ioctl_ioas_unmap(ENOENT, 0, UINT64_MAX - 1);
+}
+
+static void handle_signal(int sig)
+{
+}
+
+/* A signal ends the allocation of memory, and then nothing is left behind */
+TEST_F(iommufd_gmem, signal)
+{
+	struct sigaction sa = { .sa_handler = handle_signal };
+	struct iommu_test_cmd hold = {
+		.size = sizeof(hold),
+		.op = IOMMU_TEST_OP_HOLD,
+		.hold = { .action = MOCK_HOLD_ARM,
+			  .point = MOCK_HOLD_GMEM_ATTACH },
+	};
+	sigset_t set, old;
+	__u64 iova;
+	pid_t pid;
+	int status;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, &old));
+	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_TEST_CMD, &hold));
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		sigprocmask(SIG_UNBLOCK, &set, NULL);
+		if (!_test_ioctl_ioas_map_file(self->fd, self->ioas_id,
+					       self->gfd, 0, GMEM_SIZE, &iova,
+					       MAP_RW))
+			_exit(1);
+		_exit(errno == EINTR ? 0 : 2);
+	}
+
+	hold.hold.action = MOCK_HOLD_QUERY;
+	while (ioctl(self->fd, IOMMU_TEST_CMD, &hold) && errno == EAGAIN)
+		sched_yield();
+	ASSERT_EQ(0, kill(pid, SIGUSR1));
+	hold.hold.action = MOCK_HOLD_RELEASE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_TEST_CMD, &hold));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_EQ(0, status);
+
+	test_err_ioctl_ioas_unmap(ENOENT, 0, UINT64_MAX - 1);
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	ASSERT_EQ(0, sigprocmask(SIG_SETMASK, &old, NULL));
+}
+
+/* Holes beside, in and across the slice; one page of it is enough */
+TEST_F(iommufd_gmem, punch)
+{
+	static const struct {
+		unsigned int start;
+		unsigned int nr;
+		bool revokes;
+	} holes[] = {
+		{ 0, 2, false },
+		{ 6, 2, false },
+		{ 0, 3, true },
+		{ 5, 2, true },
+		{ 3, 1, true },
+		{ 2, 1, true },
+		{ 5, 1, true },
+		{ 2, 4, true },
+		{ 0, 8, true },
+	};
+	size_t offset = PAGE_SIZE * 2;
+	size_t length = PAGE_SIZE * 4;
+	unsigned int i;
+	__u64 iova;
+
+	for (i = 0; i != ARRAY_SIZE(holes); i++) {
+		test_ioctl_ioas_map_file(self->gfd, offset, length, &iova);
+		test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH,
+				     holes[i].start * PAGE_SIZE,
+				     holes[i].nr * PAGE_SIZE);
+		if (variant->mock_domains)
+			ASSERT_EQ(0, _test_cmd_check_gmem(
+					     self->fd, self->hwpt_id, self->gfd,
+					     offset, iova, length,
+					     !holes[i].revokes));
+		test_ioctl_ioas_unmap(iova, length);
+
+		/* And once more: what was punched is allocated again */
+		check_gmem_slice(_metadata, self, variant, offset, length);
+	}
+}
+
+/* A revocation reaches every domain and every copy, and is for ever */
+TEST_F(iommufd_gmem, revoke_all)
+{
+	struct iommu_ioas_copy copy_cmd = {
+		.size = sizeof(copy_cmd),
+		.flags = MAP_RW,
+		.src_ioas_id = self->ioas_id,
+		.length = GMEM_SIZE,
+	};
+	__u32 stdev_id2, hwpt_id2, device_id2;
+	__u64 iova_slice;
+	__u32 hwpt_id3;
+	__u32 ioas_id2;
+	__u64 iova;
+
+	if (!variant->mock_domains)
+		SKIP(return, "needs a domain");
+
+	test_ioctl_ioas_alloc(&ioas_id2);
+	test_cmd_mock_domain(ioas_id2, &stdev_id2, &hwpt_id2, &device_id2);
+	copy_cmd.dst_ioas_id = ioas_id2;
+
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	/* Another importer of the same file */
+	test_ioctl_ioas_map_file(self->gfd, PAGE_SIZE * 4, PAGE_SIZE * 2,
+				 &iova_slice);
+	test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0, &hwpt_id3);
+	copy_cmd.src_iova = iova;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_gmem_mapped(self->hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+	test_gmem_mapped(hwpt_id3, self->gfd, 0, iova, GMEM_SIZE);
+	test_gmem_mapped(hwpt_id2, self->gfd, 0, copy_cmd.dst_iova, GMEM_SIZE);
+
+	/* In the first one only */
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+	test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+	test_gmem_unmapped(hwpt_id3, self->gfd, iova, GMEM_SIZE);
+	test_gmem_unmapped(hwpt_id2, self->gfd, copy_cmd.dst_iova, GMEM_SIZE);
+	test_gmem_mapped(self->hwpt_id, self->gfd, PAGE_SIZE * 4, iova_slice,
+			 PAGE_SIZE * 2);
+	test_gmem_mapped(hwpt_id3, self->gfd, PAGE_SIZE * 4, iova_slice,
+			 PAGE_SIZE * 2);
+
+	/* Nothing brings it back: not a domain, a copy, or another hole */
+	test_ioctl_destroy(hwpt_id3);
+	test_cmd_hwpt_alloc(self->device_id, self->ioas_id, 0, &hwpt_id3);
+	test_gmem_unmapped(hwpt_id3, self->gfd, iova, GMEM_SIZE);
+	test_ioctl_ioas_unmap_id(ioas_id2, copy_cmd.dst_iova, GMEM_SIZE);
+	copy_cmd.dst_iova = 0;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_gmem_unmapped(hwpt_id2, self->gfd, copy_cmd.dst_iova, GMEM_SIZE);
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, PAGE_SIZE, PAGE_SIZE);
+	test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+
+	/* A new mapping lives next to it, and is not it */
+	test_ioctl_ioas_unmap(iova_slice, PAGE_SIZE * 2);
+	test_ioctl_ioas_map_file(self->gfd, PAGE_SIZE, PAGE_SIZE * 2,
+				 &iova_slice);
+	test_gmem_mapped(self->hwpt_id, self->gfd, PAGE_SIZE, iova_slice,
+			 PAGE_SIZE * 2);
+	test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+
+	/* The original goes, the copies of a live one stay */
+	test_ioctl_ioas_unmap(iova, GMEM_SIZE);
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	test_ioctl_ioas_unmap_id(ioas_id2, copy_cmd.dst_iova, GMEM_SIZE);
+	copy_cmd.src_iova = iova;
+	copy_cmd.dst_iova = 0;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	test_ioctl_ioas_unmap(iova, GMEM_SIZE);
+	test_gmem_mapped(hwpt_id2, self->gfd, 0, copy_cmd.dst_iova, GMEM_SIZE);
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, PAGE_SIZE * 7,
+			     PAGE_SIZE);
+	test_gmem_unmapped(hwpt_id2, self->gfd, copy_cmd.dst_iova, GMEM_SIZE);
+
+	test_ioctl_destroy(hwpt_id3);
+	test_ioctl_destroy(stdev_id2);
+}
+
+/* The last device goes and another comes */
+TEST_F(iommufd_gmem, late_device)
+{
+	__u32 stdev_id, hwpt_id;
+	__u32 ioas_id = self->ioas_id;
+	/* One that the device to come can have */
+	__u64 iova = MOCK_APERTURE_START;
+
+	if (variant->mock_domains)
+		SKIP(return, "has a domain");
+
+	test_ioctl_ioas_map_fixed_file(self->gfd, 0, GMEM_SIZE, iova);
+	test_cmd_mock_domain(ioas_id, &stdev_id, &hwpt_id, NULL);
+	test_gmem_mapped(hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+	test_ioctl_destroy(stdev_id);
+
+	test_cmd_mock_domain(ioas_id, &stdev_id, &hwpt_id, NULL);
+	test_gmem_mapped(hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+	test_ioctl_destroy(stdev_id);
+
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+	test_cmd_mock_domain(ioas_id, &stdev_id, &hwpt_id, NULL);
+	test_gmem_unmapped(hwpt_id, self->gfd, iova, GMEM_SIZE);
+	test_ioctl_destroy(stdev_id);
+}
+
+/* Permission is the mapping's, a copy gains nothing */
+TEST_F(iommufd_gmem, permission)
+{
+	struct iommu_ioas_copy copy_cmd = {
+		.size = sizeof(copy_cmd),
+		.dst_ioas_id = self->ioas_id,
+		.src_ioas_id = self->ioas_id,
+		.length = GMEM_SIZE,
+		.flags = MAP_RW,
+	};
+
+	test_ioctl_ioas_map_file_flags(self->gfd, 0, GMEM_SIZE,
+				       &copy_cmd.src_iova,
+				       IOMMU_IOAS_MAP_READABLE);
+	EXPECT_ERRNO(EPERM, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	copy_cmd.flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_RESTORE;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+	copy_cmd.flags = IOMMU_IOAS_MAP_READABLE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy_cmd));
+}
+
+/* The file is all that the mapping needs */
+TEST_F(iommufd_gmem, close_file)
+{
+	__u64 iova;
+	int gfd;
+
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	gfd = dup(self->gfd);
+	ASSERT_LE(0, gfd);
+	close(self->gfd);
+	if (variant->mock_domains)
+		test_gmem_mapped(self->hwpt_id, gfd, 0, iova, GMEM_SIZE);
+	close(gfd);
+	self->gfd = -1;
+	test_ioctl_ioas_unmap(iova, GMEM_SIZE);
+}
+
+/* In-kernel access would have to hold pages */
+TEST_F(iommufd_gmem, access)
+{
+	struct iommu_test_cmd access_cmd = {
+		.size = sizeof(access_cmd),
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.access_pages = { .length = PAGE_SIZE,
+				  .uptr = (uintptr_t)buffer },
+	};
+	struct iommu_test_cmd rw_cmd = {
+		.size = sizeof(rw_cmd),
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.access_rw = { .length = PAGE_SIZE,
+			       .uptr = (uintptr_t)buffer },
+	};
+	__u64 iova;
+
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	access_cmd.access_pages.iova = iova;
+	rw_cmd.access_rw.iova = iova;
+
+	test_cmd_create_access(self->ioas_id, &access_cmd.id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	rw_cmd.id = access_cmd.id;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_PAGES),
+				   &access_cmd));
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+				   &rw_cmd));
+	rw_cmd.access_rw.flags = MOCK_ACCESS_RW_SLOW_PATH;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+				   &rw_cmd));
+	test_cmd_destroy_access(access_cmd.id);
+}
+
+/* One piece of memory can have large IOPTEs, unless that is turned off */
+TEST_F(iommufd_gmem, contiguous)
+{
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+		.val64 = 0,
+		.object_id = self->ioas_id,
+	};
+	size_t size = PAGE_SIZE * 512;
+	__u64 iova;
+	int gfd;
+
+	test_cmd_get_gmem(size, MOCK_GMEM_CONTIGUOUS, &gfd);
+	test_ioctl_ioas_map_file(gfd, 0, size, &iova);
+	if (variant->mock_domains)
+		test_gmem_mapped(self->hwpt_id, gfd, 0, iova, size);
+	test_ioctl_ioas_unmap(iova, size);
+
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &cmd));
+	test_ioctl_ioas_map_file(gfd, 0, size, &iova);
+	if (variant->mock_domains)
+		test_gmem_mapped(self->hwpt_id, gfd, 0, iova, size);
+	test_cmd_change_gmem(gfd, MOCK_GMEM_PUNCH, size - PAGE_SIZE, PAGE_SIZE);
+	if (variant->mock_domains)
+		test_gmem_unmapped(self->hwpt_id, gfd, iova, size);
+	close(gfd);
+}
+
+/* "VmLck", "VmPin" of /proc/self/status, in kB */
+static long vm_status(const char *field)
+{
+	char line[128];
+	long val = -1;
+	FILE *file;
+
+	file = fopen("/proc/self/status", "r");
+	assert(file);
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, field, strlen(field)))
+			sscanf(line + strlen(field), ": %ld", &val);
+	fclose(file);
+	return val;
+}
+
+static void drop_cap_ipc_lock(struct __test_metadata *_metadata)
+{
+	cap_value_t cap_list[1] = { CAP_IPC_LOCK };
+	cap_t caps;
+
+	caps = cap_get_proc();
+	ASSERT_NE(caps, NULL);
+	ASSERT_NE(-1, cap_set_flag(caps, CAP_EFFECTIVE, 1, cap_list,
+				   CAP_CLEAR));
+	ASSERT_NE(-1, cap_set_proc(caps));
+	cap_free(caps);
+}
+
+/* Nothing is pinned, so there is nothing to be charged, or to move */
+TEST_F(iommufd_gmem, accounting)
+{
+	struct iommu_ioas_change_process cmd = { .size = sizeof(cmd) };
+	struct rlimit limit = {};
+	struct rlimit old;
+	long locked, pinned;
+	pid_t child;
+	__u64 iova;
+	int status;
+
+	locked = vm_status("VmLck");
+	pinned = vm_status("VmPin");
+	ASSERT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &old));
+	limit.rlim_max = old.rlim_max;
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+	drop_cap_ipc_lock(_metadata);
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	ASSERT_EQ(locked, vm_status("VmLck"));
+	ASSERT_EQ(pinned, vm_status("VmPin"));
+
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child)
+		_exit(ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd) ?
+			      errno : 0);
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_EQ(0, status);
+	if (variant->mock_domains)
+		test_gmem_mapped(self->hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+	if (variant->mock_domains)
+		test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd));
+	test_ioctl_ioas_unmap(iova, GMEM_SIZE);
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &old));
+}
+
+/* Dirty pages are those of the mapping, and none when it is revoked */
+TEST_F(iommufd_gmem, dirty)
+{
+	__u64 bitmap[2] __attribute__((aligned(8)));
+	__u32 stdev_id, device_id, hwpt_id, hwpt_attached;
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+		.val64 = 0,
+		.object_id = self->ioas_id,
+	};
+	__u64 iova = MOCK_APERTURE_START;
+	__u64 nr;
+
+	if (variant->mock_domains)
+		SKIP(return, "has a domain of another kind");
+
+	/* Neighbours that are contiguous by chance would be dirty together */
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &cmd));
+	test_ioctl_ioas_map_fixed_file(self->gfd, 0, GMEM_SIZE, iova);
+	test_cmd_mock_domain_flags(self->ioas_id, 0, &stdev_id, &hwpt_attached,
+				   &device_id);
+	test_cmd_hwpt_alloc(device_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+	test_gmem_mapped(hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+
+	/* Pages 1 and 4 */
+	memset(bitmap, 0, sizeof(bitmap));
+	bitmap[0] = 0x12;
+	test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, GMEM_SIZE, iova,
+				       PAGE_SIZE, bitmap, &nr);
+	ASSERT_EQ(2, nr);
+	memset(bitmap, 0, sizeof(bitmap));
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, GMEM_SIZE, iova,
+				  PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0x12, bitmap[0]);
+	memset(bitmap, 0, sizeof(bitmap));
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, GMEM_SIZE, iova,
+				  PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0, bitmap[0]);
+
+	/* Part of it, of a bitmap that does not begin where the mapping does */
+	bitmap[0] = 0xff;
+	test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, GMEM_SIZE, iova,
+				       PAGE_SIZE, bitmap, &nr);
+	bitmap[0] = 0;
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, PAGE_SIZE * 2,
+				  iova + PAGE_SIZE * 3, PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0x3, bitmap[0]);
+	bitmap[0] = 0;
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, GMEM_SIZE, iova,
+				  PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0xe7, bitmap[0]);
+
+	/* Revoked: clean, and no error */
+	bitmap[0] = 0xff;
+	test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, GMEM_SIZE, iova,
+				       PAGE_SIZE, bitmap, &nr);
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+	test_gmem_unmapped(hwpt_id, self->gfd, iova, GMEM_SIZE);
+	bitmap[0] = 0;
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, GMEM_SIZE, iova,
+				  PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0, bitmap[0]);
+	test_cmd_set_dirty_tracking(hwpt_id, false);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+
+	test_ioctl_destroy(hwpt_id);
+	test_ioctl_destroy(stdev_id);
+}
+
+/*
+ * Everything at the same time: holes, mappings, copies and devices that come and
+ * go. What to see is up to KASAN and lockdep; in the end a mapping made when all
+ * is quiet has to work.
+ */
+struct racer {
+	int fd;
+	int gfd;
+	__u32 ioas_id;
+	__u32 ioas_id2;
+	/* Of its own, and one that any device can have */
+	__u64 iova;
+	bool *stop;
+	unsigned long done;
+	pthread_t thread;
+};
+
+static void *race_punch(void *arg)
+{
+	struct racer *racer = arg;
+	unsigned int i = 0;
+
+	while (!__atomic_load_n(racer->stop, __ATOMIC_RELAXED)) {
+		assert(!_test_cmd_change_gmem(racer->fd, racer->gfd,
+					      MOCK_GMEM_PUNCH,
+					      i++ % NR_PAGES * PAGE_SIZE,
+					      PAGE_SIZE));
+		__atomic_fetch_add(&racer->done, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void *race_map(void *arg)
+{
+	struct racer *racer = arg;
+
+	while (!__atomic_load_n(racer->stop, __ATOMIC_RELAXED)) {
+		struct iommu_ioas_copy copy_cmd = {
+			.size = sizeof(copy_cmd),
+			.flags = MAP_RW,
+			.src_ioas_id = racer->ioas_id,
+			.dst_ioas_id = racer->ioas_id2,
+			.src_iova = racer->iova,
+			.length = GMEM_SIZE / 2,
+		};
+
+		assert(!_test_ioctl_ioas_map_file(
+			racer->fd, racer->ioas_id, racer->gfd, PAGE_SIZE,
+			GMEM_SIZE / 2, &copy_cmd.src_iova,
+			MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA));
+		assert(!ioctl(racer->fd, IOMMU_IOAS_COPY, &copy_cmd));
+		assert(!_test_ioctl_ioas_unmap(racer->fd, racer->ioas_id,
+					       copy_cmd.src_iova, GMEM_SIZE / 2,
+					       NULL));
+		assert(!_test_ioctl_ioas_unmap(racer->fd, racer->ioas_id2,
+					       copy_cmd.dst_iova, GMEM_SIZE / 2,
+					       NULL));
+		__atomic_fetch_add(&racer->done, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void *race_attach(void *arg)
+{
+	struct racer *racer = arg;
+	__u32 stdev_id;
+
+	while (!__atomic_load_n(racer->stop, __ATOMIC_RELAXED)) {
+		assert(!_test_cmd_mock_domain(racer->fd, racer->ioas_id,
+					      &stdev_id, NULL, NULL));
+		assert(!_test_ioctl_destroy(racer->fd, stdev_id));
+		__atomic_fetch_add(&racer->done, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+TEST_F(iommufd_gmem, race)
+{
+	static void *(*const fns[])(void *) = { race_punch, race_map, race_map,
+						race_attach };
+	struct racer racers[ARRAY_SIZE(fns)] = {};
+	__u32 ioas_id2, stdev_id2;
+	bool stop = false;
+	unsigned int i;
+	__u64 iova;
+
+	test_ioctl_ioas_alloc(&ioas_id2);
+	test_cmd_mock_domain(ioas_id2, &stdev_id2, NULL, NULL);
+	for (i = 0; i != ARRAY_SIZE(fns); i++) {
+		racers[i] = (struct racer){
+			.fd = self->fd,
+			.gfd = self->gfd,
+			.ioas_id = self->ioas_id,
+			.ioas_id2 = ioas_id2,
+			.iova = MOCK_APERTURE_START + i * (1 << 20),
+			.stop = &stop,
+		};
+		ASSERT_EQ(0, pthread_create(&racers[i].thread, NULL, fns[i],
+					    &racers[i]));
+	}
+	for (i = 0; i != ARRAY_SIZE(fns); i++)
+		while (__atomic_load_n(&racers[i].done, __ATOMIC_RELAXED) < 100)
+			sched_yield();
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i != ARRAY_SIZE(fns); i++)
+		ASSERT_EQ(0, pthread_join(racers[i].thread, NULL));
+
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	if (variant->mock_domains) {
+		test_gmem_mapped(self->hwpt_id, self->gfd, 0, iova, GMEM_SIZE);
+		test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+		test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+	}
+	test_ioctl_destroy(stdev_id2);
+}
+
+TEST_HARNESS_MAIN

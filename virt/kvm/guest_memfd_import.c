@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * guest_memfd as a provider of memory for devices
+ *
+ * See virt/lib/guest_memfd.c for what importers are promised. KVM takes memory
+ * from them at two places: where a hole is punched into the file, and where a
+ * gfn that is backed by private memory stops being private. The latter leaves
+ * the pages in the file, but what the guest shares from then on is other memory,
+ * and it has been told that nobody else reaches what it does not share. A gfn
+ * that becomes private takes nothing from anybody: what was shared is in a file
+ * or a mapping of its own.
+ *
+ * Importers are listed by inode, since that has the memory. Whether a device may
+ * have it depends on the VM of the file that they come with.
+ *
+ * Locks, in this order:
+ *
+ *	slots_lock			bindings, and attributes of gfns
+ *	invalidate_lock of the mapping	pages leave the file
+ *	guest_memfd_importers::lock	who imports
+ *
+ * An attach has invalidate_lock shared, from before it is listed until it has
+ * all pages. So either a hole is punched before, and the pages are allocated
+ * again, or the importer is told of it. An attach does not take slots_lock, and
+ * looks at no attributes: one that races with a change of attributes may have
+ * come after it, and keeps what it has.
+ *
+ * A folio's lock is taken to allocate and zero it, and not kept. Looking up a
+ * PFN needs none: while an importer is listed its pages stay in the mapping.
+ */
+#include <linux/file.h>
+#include <linux/guest_memfd.h>
+#include <linux/kvm_host.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/xarray.h>
+
+#include "guest_memfd.h"
+
+/* Private memory belongs to hardware that a device may not be able to ask */
+bool __weak kvm_arch_gmem_allows_dma(struct kvm *kvm, bool is_private)
+{
+	return !is_private;
+}
+
+static int kvm_gmem_alloc_pages(struct inode *inode, pgoff_t first,
+				pgoff_t last)
+{
+	pgoff_t index = first;
+
+	while (index <= last) {
+		struct folio *folio;
+
+		if (signal_pending(current))
+			return -EINTR;
+
+		folio = kvm_gmem_get_zeroed_folio(inode, index);
+		if (IS_ERR(folio))
+			return PTR_ERR(folio);
+
+		index = folio_next_index(folio);
+		folio_unlock(folio);
+		folio_put(folio);
+		cond_resched();
+	}
+	return 0;
+}
+
+static int kvm_gmem_attach(struct guest_memfd_importer *importer)
+{
+	struct inode *inode = file_inode(importer->file);
+	struct gmem_file *f = importer->file->private_data;
+	int r;
+
+	if (importer->last >= i_size_read(inode) >> PAGE_SHIFT)
+		return -EINVAL;
+	if (!kvm_arch_gmem_allows_dma(f->kvm,
+				      kvm_gmem_is_private_mem(inode,
+							      importer->first)))
+		return -EOPNOTSUPP;
+
+	filemap_invalidate_lock_shared(inode->i_mapping);
+	guest_memfd_add_importer(&GMEM_I(inode)->importers, importer);
+	r = kvm_gmem_alloc_pages(inode, importer->first, importer->last);
+	filemap_invalidate_unlock_shared(inode->i_mapping);
+	return r;
+}
+
+static int kvm_gmem_get_pfns(struct file *file, pgoff_t index, unsigned int nr,
+			     unsigned long *pfns)
+{
+	XA_STATE(xas, &file->f_mapping->i_pages, index);
+	struct folio *folio;
+	unsigned int i;
+
+	guard(rcu)();
+	for (i = 0; i < nr; i++) {
+		do {
+			folio = xas_next(&xas);
+		} while (xas_retry(&xas, folio));
+
+		if (WARN_ON_ONCE(!folio || xa_is_value(folio)))
+			return -EIO;
+		pfns[i] = folio_file_pfn(folio, index + i);
+	}
+	return 0;
+}
+
+static struct guest_memfd_provider kvm_gmem_provider = {
+	.attach = kvm_gmem_attach,
+	.get_pfns = kvm_gmem_get_pfns,
+};
+
+/* The owner of the file operations is who calls kvm_gmem_import_exit() */
+void kvm_gmem_import_init(const struct file_operations *fops)
+{
+	kvm_gmem_provider.fops = fops;
+	guest_memfd_register_provider(&kvm_gmem_provider);
+}
+
+void kvm_gmem_import_exit(void)
+{
+	guest_memfd_unregister_provider(&kvm_gmem_provider);
+}
+
+void kvm_gmem_init_importers(struct inode *inode)
+{
+	guest_memfd_init_importers(&GMEM_I(inode)->importers);
+}
+
+/* Pages of [start, end) are about to leave the file */
+void kvm_gmem_revoke(struct inode *inode, pgoff_t start, pgoff_t end)
+{
+	rwsem_assert_held_write(&inode->i_mapping->invalidate_lock);
+
+	guest_memfd_revoke(&GMEM_I(inode)->importers, start, end - 1);
+}
+
+#ifdef CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES
+static void kvm_gmem_revoke_gfns(struct guest_memfd_importers *importers,
+				 struct kvm_memory_slot *slot, gfn_t start,
+				 gfn_t end)
+{
+	pgoff_t first = start - slot->base_gfn + slot->gmem.pgoff;
+
+	guest_memfd_revoke(importers, first, first + (end - start) - 1);
+}
+
+/* Gfns of [start, end), all of the slot, are about to be shared */
+static void kvm_gmem_revoke_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
+				 gfn_t start, gfn_t end)
+{
+	struct guest_memfd_importers *importers;
+	gfn_t run_start = start, run_end = start;
+	unsigned long gfn;
+	void *entry;
+
+	if (!kvm_slot_has_gmem(slot))
+		return;
+
+	/* If it is being closed nobody imports, as importers have the file */
+	struct file *file __free(fput) = get_file_active(&slot->gmem.file);
+
+	if (!file ||
+	    !kvm_gmem_is_private_mem(file_inode(file), slot->gmem.pgoff))
+		return;
+
+	/* Who attaches from here on races with the change of attributes */
+	importers = &GMEM_I(file_inode(file))->importers;
+	if (list_empty_careful(&importers->list))
+		return;
+
+	/* Only what is private now, run by run */
+	xa_for_each_range(&kvm->mem_attr_array, gfn, entry, start, end - 1) {
+		if (!(xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE))
+			continue;
+		if (gfn != run_end) {
+			if (run_start != run_end)
+				kvm_gmem_revoke_gfns(importers, slot, run_start,
+						     run_end);
+			run_start = gfn;
+		}
+		run_end = gfn + 1;
+		cond_resched();
+	}
+	if (run_start != run_end)
+		kvm_gmem_revoke_gfns(importers, slot, run_start, run_end);
+}
+
+/* Whatever of [start, end) is private is about to be shared */
+void kvm_gmem_revoke_private(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+	struct kvm_memslot_iter iter;
+	int i;
+
+	lockdep_assert_held(&kvm->slots_lock);
+
+	for (i = 0; i < kvm_arch_nr_memslot_as_ids(kvm); i++) {
+		kvm_for_each_memslot_in_gfn_range(&iter, __kvm_memslots(kvm, i),
+						  start, end) {
+			struct kvm_memory_slot *slot = iter.slot;
+
+			kvm_gmem_revoke_slot(kvm, slot,
+					     max(start, slot->base_gfn),
+					     min(end, slot->base_gfn +
+						      slot->npages));
+		}
+	}
+}
+#else
+void kvm_gmem_revoke_private(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+}
+#endif
