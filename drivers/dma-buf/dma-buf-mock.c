@@ -964,11 +964,20 @@ static void mock_imports_end(struct mock_owner *owner)
 
 static int __init mock_device_create(void)
 {
+	int ret;
+
 	mock_device = platform_device_register_simple("dma-buf-mock", PLATFORM_DEVID_NONE,
 						      NULL, 0);
 	if (IS_ERR(mock_device))
 		return PTR_ERR(mock_device);
-	return dma_coerce_mask_and_coherent(&mock_device->dev, DMA_BIT_MASK(64));
+
+	/* An extent is one segment, however large it is. */
+	dma_set_max_seg_size(&mock_device->dev, UINT_MAX);
+	ret = dma_coerce_mask_and_coherent(&mock_device->dev, DMA_BIT_MASK(64));
+	if (ret)
+		platform_device_unregister(mock_device);
+
+	return ret;
 }
 
 /*

@@ -54,7 +54,8 @@ enum stage {
 
 #define COPY_SIZE	1024
 #define NR_DESCS	64
-#define POLLS		(1 << 20)
+/* The link takes half a second to come up, however fast a register is read. */
+#define POLLS		(1 << 27)
 
 struct igb_desc {
 	u64 qword[2];

@@ -356,7 +356,7 @@ static void *busy_revoke(void *arg)
 	return NULL;
 }
 
-TEST_F(vfio_pci_dmabuf_test, user_revoke_busy)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_test, user_revoke_busy, 180)
 {
 	struct busy_revoker r = { .device = self->device };
 	pthread_t thread;
