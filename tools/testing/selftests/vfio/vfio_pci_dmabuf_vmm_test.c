@@ -550,7 +550,7 @@ static void qemu_reset(struct vmm *vmm)
  * mapped as the page, see vfio_sub_page_bar_update_mapping().  What fails is a
  * complaint and costs P2P, so that nothing may fail.
  */
-TEST_F(vfio_pci_dmabuf_vmm_test, replay_qemu)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_qemu, 240)
 {
 	static const u32 ones[PCI_STD_NUM_BARS] = { -1, -1, -1, -1, -1, -1 };
 	struct vmm vmm;
@@ -604,7 +604,7 @@ static void openvmm_set_decode(struct vmm *vmm, bool on)
  * D3 are handled in the same order.  BARs are virtual: the device is not told where
  * the guest has them, and they can move while they are decoded.
  */
-TEST_F(vfio_pci_dmabuf_vmm_test, replay_openvmm)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_openvmm, 240)
 {
 	u8 feature[sizeof(struct vfio_device_feature_dma_buf) +
 		   sizeof(struct vfio_region_dma_range)] = {};
@@ -674,7 +674,7 @@ static void ch_map_again(struct vmm *vmm, bool mapped)
  * moved is unmapped and mapped at once (pull request 7064), decoded or not, and a
  * failure is a warning.
  */
-TEST_F(vfio_pci_dmabuf_vmm_test, replay_cloud_hypervisor)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_cloud_hypervisor, 240)
 {
 	struct vmm vmm;
 	int i, w, ret;
