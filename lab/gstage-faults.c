@@ -46,6 +46,7 @@ typedef struct { u64 pte; } pte_t;
 #define KVM_MEM_REVOKED_MMIO		(1u << 4)
 #define KVM_MEMSLOT_INVALID		(1u << 16)
 #define KVM_MEMORY_EXIT_FLAG_REVOKED	(1ull << 4)
+#define KVM_MEMORY_EXIT_FLAG_BACKING	(1ull << 5)
 #define KVM_RISCV_DMABUF_MMIO		2
 #define KVM_RISCV_DMABUF_ACCESS_FAULT	3
 
@@ -76,7 +77,7 @@ struct kvm_dmabuf_page {
 	kvm_pfn_t pfn;
 	u64 nr;
 	u8 max_order;
-	bool mmio, cached, wc, readable, writable;
+	bool mmio, cached, wc, readable, writable, private;
 };
 struct kvm_memory_slot {
 	const char *what;
@@ -93,6 +94,7 @@ struct kvm_memory_slot {
 #define MMIO		'm'
 #define ACCESS_FAULT	'a'	/* for the guest */
 #define EXIT_REVOKED	'R'
+#define EXIT_BACKING	'B'
 #define EXIT_OTHER	'E'
 #define RETRY		'.'
 
@@ -199,6 +201,8 @@ static const struct kvm_memory_slot slots[] = {
 	{ .what = "read-only memory", .expected = "rmrrrra" },
 	{ .what = "BAR", .dmabuf = true, .page = { UNCACHED, .writable = true },
 	  .expected = "ddadddd" },
+	{ .what = "private memory", .dmabuf = true,
+	  .page = { UNCACHED, .writable = true, .private = true }, .expected = "BBBBBBB" },
 	{ .what = "read-only BAR", .dmabuf = true, .page = { UNCACHED },
 	  .expected = "dmaddda" },
 	{ .what = "cached dma-buf", .dmabuf = true,
@@ -228,6 +232,7 @@ static bool good(const struct kvm_memory_slot *s, unsigned int a, int ret,
 	case ACCESS_FAULT:
 		return redirected == access[a].access_fault && ret == 1;
 	case EXIT_REVOKED:
+	case EXIT_BACKING:
 	case EXIT_OTHER:
 		return ret == -EFAULT && run->memory_fault.gpa == PFN << 12 &&
 		       run->memory_fault.size == PAGE_SIZE;
@@ -238,6 +243,18 @@ static bool good(const struct kvm_memory_slot *s, unsigned int a, int ret,
 						      (s->page.cached ? 0 : PBMT_IO));
 	default:
 		return ret == 1;
+	}
+}
+
+static char exit_of(u64 flags)
+{
+	switch (flags) {
+	case KVM_MEMORY_EXIT_FLAG_REVOKED:
+		return EXIT_REVOKED;
+	case KVM_MEMORY_EXIT_FLAG_BACKING:
+		return EXIT_BACKING;
+	default:
+		return EXIT_OTHER;
 	}
 }
 
@@ -261,8 +278,7 @@ int main(void)
 			redirected = 0;
 			ret = gstage_page_fault(&vcpu, &run, &trap);
 			if (run.exit_reason == KVM_EXIT_MEMORY_FAULT)
-				outcome = run.memory_fault.flags == KVM_MEMORY_EXIT_FLAG_REVOKED ?
-					  EXIT_REVOKED : EXIT_OTHER;
+				outcome = exit_of(run.memory_fault.flags);
 			if (good(&slots[i], a, ret, &run))
 				continue;
 			printf("%s, %s: wanted %c, got %c (%lu), returned %d\n", slots[i].what,

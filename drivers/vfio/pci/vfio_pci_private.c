@@ -130,6 +130,7 @@ static int vfio_pci_private_check(struct vfio_pci_core_device *vdev,
 {
 	int ret;
 
+	lockdep_assert_held(&vdev->memory_lock);
 	lockdep_assert_held(&vdev->dmabufs_lock);
 
 	if (!priv->vdev)
@@ -162,13 +163,19 @@ static int vfio_pci_private_set(struct vfio_pci_core_device *vdev,
 {
 	int ret;
 
-	ret = mutex_lock_killable(&vdev->dmabufs_lock);
+	/* Who sets priv->no_cpu has it until no mapping of the host is left. */
+	ret = down_read_killable(&vdev->memory_lock);
 	if (ret)
 		return ret;
-	ret = vfio_pci_private_check(vdev, priv, private);
-	if (ret > 0)
-		vfio_pci_dma_buf_set_cause(priv, VFIO_PCI_CAUSE_CONVERT, true);
-	mutex_unlock(&vdev->dmabufs_lock);
+	ret = mutex_lock_killable(&vdev->dmabufs_lock);
+	if (!ret) {
+		ret = vfio_pci_private_check(vdev, priv, private);
+		if (ret > 0)
+			vfio_pci_dma_buf_set_cause(priv, VFIO_PCI_CAUSE_CONVERT,
+						   true);
+		mutex_unlock(&vdev->dmabufs_lock);
+	}
+	up_read(&vdev->memory_lock);
 	if (ret <= 0)
 		return ret;
 
@@ -240,8 +247,8 @@ int vfio_pci_private_add(struct vfio_pci_core_device *vdev,
  * @arg: a struct vfio_device_feature_dma_buf_private
  * @argsz: size of @arg
  *
- * Context: process context; takes dmabufs_lock and dma_resv, and waits for
- * importers that do device DMA.
+ * Context: process context; takes memory_lock, dmabufs_lock and dma_resv, and
+ * waits for importers that do device DMA.
  *
  * Return: 0, or an errno as described with VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE.
  */

@@ -377,10 +377,23 @@ void kvm_rmap_set_used(const struct kvm_memory_slot *slot, gfn_t gfn, int level)
 			  slot->arch.rmap_used[level - PG_LEVEL_4K]);
 }
 
+static bool kvm_rmaps_are_empty(const struct kvm_memory_slot *slot, int level,
+				gfn_t start, gfn_t end)
+{
+	const struct kvm_rmap_head *rmaps = slot->arch.rmap[level - PG_LEVEL_4K];
+	unsigned long idx = gfn_to_index(start, slot->base_gfn, level);
+	unsigned long last = gfn_to_index(end - 1, slot->base_gfn, level);
+
+	for (; idx <= last; idx++)
+		if (atomic_long_read(&rmaps[idx].val))
+			return false;
+
+	return true;
+}
+
 /*
- * The part of @range in 2 MiB number @idx of its slot.  The bit is cleared first:
- * mmu_lock can be dropped between one rmap and the next, and who adds one then
- * sets it again.
+ * The part of @range in 2 MiB number @idx of its slot.  mmu_lock can be dropped
+ * between one rmap and the next: others add rmaps then, or zap the same ones.
  */
 static bool kvm_rmap_zap_dmabuf_2m(struct kvm *kvm, struct kvm_gfn_range *range,
 				   unsigned long idx, int level, bool flush)
@@ -393,12 +406,19 @@ static bool kvm_rmap_zap_dmabuf_2m(struct kvm *kvm, struct kvm_gfn_range *range,
 	gfn_t end = min3(range->end, slot->base_gfn + slot->npages,
 			 first + nr_pages);
 
+	flush = kvm_rmap_zap_level(kvm, slot, level, start, end,
+				   range->may_block, flush);
+
+	/*
+	 * Not before: mmu_lock may have been dropped, and whoever had it then
+	 * must not take rmaps that were still to be zapped for none.
+	 */
 	if (start == max(first, slot->base_gfn) &&
-	    end == min(first + nr_pages, slot->base_gfn + slot->npages))
+	    end == min(first + nr_pages, slot->base_gfn + slot->npages) &&
+	    kvm_rmaps_are_empty(slot, level, start, end))
 		__clear_bit(idx, slot->arch.rmap_used[level - PG_LEVEL_4K]);
 
-	return kvm_rmap_zap_level(kvm, slot, level, start, end,
-				  range->may_block, flush);
+	return flush;
 }
 
 static bool kvm_rmap_zap_dmabuf_level(struct kvm *kvm,
