@@ -73,12 +73,7 @@ struct kvm_gstage_mapping {
 	pte_t pte;
 	u32 level;
 };
-struct kvm_dmabuf_page {
-	kvm_pfn_t pfn;
-	u64 nr;
-	u8 max_order;
-	bool mmio, cached, wc, readable, writable, private;
-};
+#include "kvm-dmabuf-page.h"
 struct kvm_memory_slot {
 	const char *what;
 	u32 flags;

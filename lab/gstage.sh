@@ -7,6 +7,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/cutout.sh
+. "$TOP/lab/cutout.sh"
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -20,14 +22,7 @@ gcc -O1 -g -Wall -Werror -Wno-unused-function -Wno-unused-variable -fsanitize=ad
 	-isystem "$dir" -I"$dir" -o "$dir/gstage" "$TOP/lab/gstage.c"
 ASAN_OPTIONS=detect_leaks=0 "$dir/gstage" "$@"
 
-cut_out() { # FILE FUNCTION: from its first line to its closing brace
-	awk -v fn="$2" '
-		!on && /^[a-z].*\(/ && index($0, " " fn "(") { on = 1; found = 1 }
-		on
-		on && /^}/ { on = 0 }
-		END { exit !found }' "$TREE/$1" || die "$1 has no $2()"
-}
-
+cut_out_struct include/linux/kvm_dmabuf_table.h kvm_dmabuf_page >"$dir/kvm-dmabuf-page.h"
 {
 	for f in dmabuf_map_level dmabuf_prot dmabuf_map dmabuf_fault_exit kvm_riscv_dmabuf_fault; do
 		cut_out arch/riscv/kvm/dmabuf.c $f

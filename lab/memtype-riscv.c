@@ -36,15 +36,7 @@ struct kvm {
 	} arch;
 };
 
-struct kvm_dmabuf_page {
-	kvm_pfn_t pfn;
-	u8 max_order;
-	bool mmio;
-	bool cached;
-	bool wc;
-	bool readable;
-	bool writable;
-};
+#include "kvm-dmabuf-page.h"
 
 #include "memtype-functions.h"
 

@@ -31,15 +31,7 @@ struct kvm_vcpu {
 	struct kvm *kvm;
 };
 
-struct kvm_dmabuf_page {
-	kvm_pfn_t pfn;
-	u8 max_order;
-	bool mmio;
-	bool cached;
-	bool wc;
-	bool readable;
-	bool writable;
-};
+#include "kvm-dmabuf-page.h"
 
 struct kvm_pfn_memtype {
 	bool known;

@@ -2,28 +2,22 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # memtype.sh: compile and run lab/memtype.c and lab/memtype-riscv.c with the
-# functions as they are in the kernel tree now. A function that is not found is an
-# error.
+# functions as they are in the kernel tree now.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
+# shellcheck source=lab/cutout.sh
+. "$TOP/lab/cutout.sh"
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-
-cut_out() { # FILE FUNCTION: from its first line to its closing brace
-	awk -v fn="$2" '
-		!on && /^[a-z].*\(/ && index($0, " " fn "(") { on = 1; found = 1 }
-		on
-		on && /^}/ { on = 0 }
-		END { exit !found }' "$TREE/$1" || die "$1 has no $2()"
-}
 
 compile_and_run() { # PROGRAM
 	gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/$1" "$TOP/lab/$1.c"
 	"$dir/$1"
 }
 
+cut_out_struct include/linux/kvm_dmabuf_table.h kvm_dmabuf_page >"$dir/kvm-dmabuf-page.h"
 {
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_ignore_guest_pat
 	cut_out arch/x86/kvm/vmx/vmx.c vmx_get_mt_mask
