@@ -10,6 +10,7 @@
  *  - HFENCE.GVMA with an address forgets the leaf that contains it, and of tables
  *    nothing; without an address it forgets all.
  *  - While mmu_lock is dropped other vCPUs go on, and the VM's mm may go away.
+ *    Nobody else would flush what was unmapped before: no TLB may have it.
  *
  * Checked after each step: the TLB has nothing that the tables do not have, a
  * table that is freed is in no walk cache, no table is left at the end, and no more
@@ -220,6 +221,8 @@ static void kvm_riscv_hfence_gvma_vmid_gpa(struct kvm *kvm, unsigned long base,
 }
 
 static int cond_resched_rwlock_write(int *lock);
+#define need_resched()		(in_step = 0, !(rand() % 4))
+#define rwlock_needbreak(l)	false
 
 #include "gstage-kernel.c"
 
@@ -300,11 +303,19 @@ static void free_pgd(void)
 	bounded = old;
 }
 
+static void check_tlb(struct kvm *kvm)
+{
+	u32 level;
+
+	for (struct probe *p = probe; p < probe + PROBES; p++)
+		if (p->tlb.pte && (walk(kvm, p->gpa, &level, false).pte != p->tlb.pte ||
+				   level != p->level))
+			fail("stale TLB entry at 0x%lx while mmu_lock is dropped", p->gpa);
+}
+
 static int cond_resched_rwlock_write(int *lock)
 {
-	in_step = 0;
-	if (rand() % 4)
-		return 0;
+	check_tlb(&kvm);
 	if (mm_may_go && !(rand() % 50)) {
 		mm_is_gone = true;
 		free_pgd();
