@@ -182,14 +182,14 @@ apt_private() {
 }
 
 # What the lab needs of another architecture's packages, unpacked in
-# build/dl/ARCH: busybox for the machine, libuuid for the selftests. No foreign
-# architecture is added to this system: an apt root of its own has it.
+# build/dl/ARCH: busybox for the machine, libuuid and libcap for the selftests.
+# No foreign architecture is added to this system: an apt root of its own has it.
 foreign_root() { echo "$BUILD/dl/$1"; }
 
 foreign_packages() {
 	local arch=$1 dl=$BUILD/dl opts codename debarch root deb
 	root=$(foreign_root "$arch")
-	[ ! -e "$root/.complete" ] || return 0
+	[ ! -e "$root/.with-libcap" ] || return 0
 	# shellcheck disable=SC1091
 	codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	debarch=$arch
@@ -198,19 +198,19 @@ foreign_packages() {
 		# The first release that has this architecture.
 		[ "$codename" != bookworm ] || codename=trixie
 	fi
-	say "==> fetching busybox-static and uuid-dev for $arch"
+	say "==> fetching busybox-static, uuid-dev and libcap-dev for $arch"
 	mapfile -t opts < <(apt_private "$dl/apt-$arch" "$codename")
 	opts+=(-o "APT::Architecture=$debarch" -o "APT::Architectures=$debarch" -o Dir::State::status=/dev/null)
 	apt-get "${opts[@]}" -qq update >&2 || die "apt-get update failed"
 	rm -rf "$root"
 	mkdir -p "$root/deb"
-	(cd "$root/deb" && apt-get "${opts[@]}" -q download busybox-static uuid-dev >&2) ||
+	(cd "$root/deb" && apt-get "${opts[@]}" -q download busybox-static uuid-dev libcap-dev >&2) ||
 		die "cannot fetch packages for $arch"
 	for deb in "$root"/deb/*.deb; do
 		dpkg-deb -x "$deb" "$root"
 	done
 	rm -rf "$root/deb"
-	touch "$root/.complete"
+	touch "$root/.with-libcap"
 }
 
 # Overlay files of the repository, one a line. Outside a git checkout (a

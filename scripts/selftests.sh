@@ -17,7 +17,7 @@ mkdir -p "$out"
 exec 9>"$out/lock"
 flock 9
 
-# libuuid, where it is not the one that uuid-dev installed.
+# libuuid and libcap, where they are not those that the packages installed.
 libs=
 if [ -n "$(cross "$ARCH")" ]; then
 	foreign_packages "$ARCH"
