@@ -25,20 +25,31 @@
 /**
  * DOC: extents and converters
  *
- * Importers that own a page table never learn where the memory of a buffer is.
+ * Importers that own a page table need not know where the memory of a buffer is.
  * The exporter tells it to a converter, in &struct dma_buf_extent_ops, and the
  * converter maps it for the importer. There is a converter for each kind of
  * page table:
  *
- * ======================== ======================== ========================
+ * ======================== ======================== =============================
  * type                     converter                what the importer has
- * ======================== ======================== ========================
+ * ======================== ======================== =============================
  * ``dma_buf_type_iommu``   dma-buf-iommu.c          a struct iommu_domain
- * ======================== ======================== ========================
+ * ``kvm_dmabuf_type``      kvm_dmabuf_table.c       stage-2 tables, by page fault
+ * ======================== ======================== =============================
  *
  * A subsystem can have a type and a converter of its own. A converter is built
  * into the kernel, since the walk over extents is not exported. What it exports
- * to its importer returns no extent and no physical address.
+ * to its importer returns no extent. Two of these functions tell something of an
+ * address, each to the one module that it is exported to, KUnit apart:
+ *
+ * - kvm_dmabuf_table_lookup(), to KVM: the pfn of a page and how many come after
+ *   it. Nobody but KVM can write its page tables, a fault at a time, so that is
+ *   where the pfn goes, and nowhere else.
+ * - dma_buf_iommu_congruence(), to iommufd: the address modulo a page size of at
+ *   most 1 GiB, for the choice of an IOVA.
+ *
+ * Importers of scatterlists have DMA addresses in them, which are physical ones
+ * where there is no IOMMU.
  *
  * An importer could read its own page table, and must not. There is one that
  * has to: the IOAS of a device without an IOMMU, whose user needs the address to

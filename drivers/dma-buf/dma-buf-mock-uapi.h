@@ -227,6 +227,28 @@ struct dma_buf_mock_fence {
 	__u32 nr_signaled;
 };
 
+enum {
+	DMA_BUF_MOCK_HOLD_LOCK,
+	DMA_BUF_MOCK_HOLD_QUERY,
+	DMA_BUF_MOCK_HOLD_RELEASE,
+};
+
+/**
+ * struct dma_buf_mock_hold - an exporter that is busy
+ * @fd: the buffer
+ * @action: DMA_BUF_MOCK_HOLD_LOCK and so on
+ *
+ * DMA_BUF_MOCK_HOLD_LOCK takes the buffer's dma_resv and returns when somebody else
+ * says DMA_BUF_MOCK_HOLD_RELEASE, or a signal comes.  DMA_BUF_MOCK_HOLD_QUERY
+ * succeeds while it is held.
+ *
+ * Errors: -EINTR; -ENOENT to query or release what is not held; -EINVAL.
+ */
+struct dma_buf_mock_hold {
+	__s32 fd;
+	__u32 action;
+};
+
 /* A fence says that the device is busy with the memory until told otherwise. */
 #define DMA_BUF_MOCK_BUSY		0x1
 
@@ -319,5 +341,6 @@ struct dma_buf_mock_check {
 #define DMA_BUF_MOCK_IMPORT	_IOWR('m', 0x0c, struct dma_buf_mock_import)
 #define DMA_BUF_MOCK_IDLE	_IOWR('m', 0x0d, struct dma_buf_mock_import)
 #define DMA_BUF_MOCK_UNIMPORT	_IOWR('m', 0x0e, struct dma_buf_mock_import)
+#define DMA_BUF_MOCK_HOLD	_IOW('m', 0x0f, struct dma_buf_mock_hold)
 
 #endif /* _DMA_BUF_MOCK_UAPI_H */

@@ -154,6 +154,8 @@ struct mock_buf {
 	u64 nr_get_extent;
 	u64 nr_get_layout;
 	struct mock_fail fail[DMA_BUF_MOCK_NR_STEPS];
+	bool held;		/* By mock_hold(), who waits for released */
+	wait_queue_head_t released;
 	spinlock_t fences_lock;	/* Protects fences */
 	struct list_head fences;
 	unsigned int nr_matches;
@@ -1274,6 +1276,7 @@ static struct mock_buf *mock_buf_alloc(struct mock_owner *owner,
 
 	mutex_init(&buf->lock);
 	init_waitqueue_head(&buf->sgt_unmapped);
+	init_waitqueue_head(&buf->released);
 	spin_lock_init(&buf->fences_lock);
 	INIT_LIST_HEAD(&buf->fences);
 	buf->owner = owner;
@@ -1547,6 +1550,39 @@ static int mock_cmd_status(struct mock_buf *buf, void *arg)
 	return 0;
 }
 
+/* An exporter that is busy, under dma_resv as exporters are. */
+static int mock_hold(struct mock_buf *buf)
+{
+	struct dma_resv *resv = buf->dmabuf->resv;
+	int ret;
+
+	ret = dma_resv_lock_interruptible(resv, NULL);
+	if (ret)
+		return ret;
+	WRITE_ONCE(buf->held, true);
+	ret = wait_event_interruptible(buf->released, !READ_ONCE(buf->held));
+	WRITE_ONCE(buf->held, false);
+	dma_resv_unlock(resv);
+	return ret ? -EINTR : 0;
+}
+
+static int mock_cmd_hold(struct mock_buf *buf, void *arg)
+{
+	struct dma_buf_mock_hold *args = arg;
+
+	if (args->action == DMA_BUF_MOCK_HOLD_LOCK)
+		return mock_hold(buf);
+	if (args->action > DMA_BUF_MOCK_HOLD_RELEASE)
+		return -EINVAL;
+	if (!READ_ONCE(buf->held))
+		return -ENOENT;
+	if (args->action == DMA_BUF_MOCK_HOLD_RELEASE) {
+		WRITE_ONCE(buf->held, false);
+		wake_up_all(&buf->released);
+	}
+	return 0;
+}
+
 /* Check the blocks of a buffer that is on the owner's list. */
 static void mock_check_buf(struct mock_buf *buf)
 {
@@ -1664,6 +1700,7 @@ static const struct mock_cmd {
 	{ DMA_BUF_MOCK_FENCE, NULL, mock_cmd_fence, MOCK_UNLOCKED },
 	{ DMA_BUF_MOCK_SIGNAL, NULL, mock_cmd_signal, MOCK_UNLOCKED },
 	{ DMA_BUF_MOCK_STATUS, NULL, mock_cmd_status, MOCK_DMA_RESV },
+	{ DMA_BUF_MOCK_HOLD, NULL, mock_cmd_hold, MOCK_UNLOCKED },
 	{ DMA_BUF_MOCK_CHECK, mock_cmd_check },
 	{ DMA_BUF_MOCK_IMPORT, mock_cmd_import },
 	{ DMA_BUF_MOCK_IDLE, mock_cmd_idle },
@@ -1679,6 +1716,7 @@ union mock_args {
 	struct dma_buf_mock_data data;
 	struct dma_buf_mock_fail fail;
 	struct dma_buf_mock_fence fence;
+	struct dma_buf_mock_hold hold;
 	struct dma_buf_mock_status status;
 	struct dma_buf_mock_check check;
 	struct dma_buf_mock_import import;

@@ -21,6 +21,7 @@ struct kvm_dmabuf_table;
  * @pfn: where it is
  * @nr: pages from it to the end of the extent, over which gfn and pfn advance
  *	together and all else here stays the same
+ * @before: pages before it in the extent, of which the same is true
  * @max_order: log2 of the pages of the largest naturally aligned block around
  *	it that one page table entry may map; it is inside the memslot
  * @mmio: it is device memory or device registers
@@ -36,6 +37,7 @@ struct kvm_dmabuf_table;
 struct kvm_dmabuf_page {
 	kvm_pfn_t pfn;
 	u64 nr;
+	u64 before;
 	u8 max_order;
 	bool mmio;
 	bool cached;
@@ -45,8 +47,10 @@ struct kvm_dmabuf_page {
 	bool private;
 };
 
-int kvm_dmabuf_table_map(struct dma_buf_attachment *attach, u64 offset,
-			 u64 size, gfp_t gfp, struct kvm_dmabuf_table **table);
+int kvm_dmabuf_can_map(struct dma_buf_attachment *attach, u64 *generation);
+int kvm_dmabuf_table_update(struct dma_buf_attachment *attach, u64 offset,
+			    u64 size, gfp_t gfp,
+			    struct kvm_dmabuf_table __rcu **table);
 void kvm_dmabuf_table_free(struct kvm_dmabuf_table *table);
 int kvm_dmabuf_table_check(const struct kvm_dmabuf_table *table, bool write,
 			   bool cached);

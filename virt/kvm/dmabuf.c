@@ -9,23 +9,25 @@
  * pfn goes into the fault and from there into the page table, and nowhere else.
  * The exporter takes the memory back whenever it has to.
  *
- * The object is the binding, &struct kvm_dmabuf_binding, allocated when the
- * slot is created and freed with it.  kvm_memory_slot.dmabuf points to it from
- * every incarnation of the slot, that is from the copy marked INVALID as well.
- * The truth about the memory is binding->live: the table of the slice, or NULL
- * while the buffer is revoked.  There is no third state.  A page fault on a
- * revoked slot is an error to userspace or, if that asked for it, an emulated
- * access.  It is never a retry, and nothing in KVM waits for the memory to come
- * back.
+ * The objects are the import, &struct kvm_dmabuf_import, of which there is one for
+ * all slots that a VM has of a buffer, and the binding of each slot to its slice,
+ * &struct kvm_dmabuf_binding, allocated when the slot is created and freed with it.
+ * kvm_memory_slot.dmabuf points to the binding from every incarnation of the slot,
+ * that is from the copy marked INVALID as well.  The truth about the memory is
+ * import->live: the tables of all its bindings are true, or the buffer is revoked.
+ * There is no third state.  A page fault on a revoked slot is an error to userspace
+ * or, if that asked for it, an emulated access.  It is never a retry, and nothing in
+ * KVM waits for the memory to come back.
  *
  * The life of a binding is three verbs, as for guest_memfd:
  *
- *  bind	takes the reference to the buffer, attaches, checks what can be
- *		checked, and makes the table.  From here on the slot is revoked
- *		and restored along with the buffer, even before and after it is
- *		visible to vCPUs.
+ *  bind	takes the reference to the buffer and attaches, unless the VM has an
+ *		import of it, checks what can be checked, and makes the table.  From
+ *		here on the slot is revoked and restored along with the buffer, even
+ *		before and after it is visible to vCPUs.
  *  get_pfn	what the page fault handlers use.
- *  unbind	detach, after which no callback runs, and free.
+ *  unbind	frees the table and, with the last binding, detaches, after which no
+ *		callback runs.
  *
  * KVM imports with the models pinned and restorable.  It could not live with one
  * in which it would have to map again by itself: the fault path takes no
@@ -35,18 +37,21 @@
  *
  *  slots_lock > dma_resv > mmu_lock
  *
- *  - binding->live is written under dma_resv *and* mmu_lock held for write, and
- *    read under mmu_lock or RCU.  Who reads it without mmu_lock has to have
- *    sampled mmu_invalidate_seq before, and to check it once mmu_lock is held,
- *    before the result is put into a page table.
- *  - binding->table, ->ready, ->tried and ->siblings are protected by dma_resv.
- *  - kvm->dmabuf_bindings is protected by slots_lock.
+ *  - import->live is cleared under dma_resv *and* mmu_lock held for write, set under
+ *    dma_resv, and read under mmu_lock or RCU.  Who reads it without mmu_lock has
+ *    to have sampled mmu_invalidate_seq before, and to check it once mmu_lock is
+ *    held, before the result is put into a page table.
+ *  - binding->table is written under dma_resv while import->live is clear, or before
+ *    the binding has joined, and read under RCU by who has found it set.
+ *  - import->generation is protected by dma_resv; import->bindings by dma_resv, and
+ *    it changes under slots_lock only, or when the VM has no users.
+ *  - kvm->dmabuf_imports is protected by slots_lock.
  *  - binding->reach_start and ->reach_end are only widened by faults, which
  *    race with each other, and reset with mmu_lock held for write.
  *  - binding->reach_pages, ->former_start and ->former_end are hints.  Faults
  *    write the first and read the others without a lock; the latter are written
  *    with mmu_lock held for write.
- *  - Everything else in a binding is constant.
+ *  - Everything else in a binding and in an import is constant.
  *  - The fault path takes no dma_resv, ever: vCPUs hold kvm->srcu, and exporters
  *    hold dma_resv while they wait for whatever they wait for.
  *  - dma_resv is not taken under slots_arch_lock, and is never held over
@@ -55,8 +60,9 @@
  *
  * Invariants:
  *
- *  - While binding->live is NULL, no page table of the VM maps the slice, once
- *    mmu_lock was released with no invalidation in progress.
+ *  - While import->live is clear, no page table of the VM maps any of the slices,
+ *    once mmu_lock was released with no invalidation in progress.
+ *  - While it is set, the tables of all bindings are those of import->generation.
  *  - An invalidation is in progress only inside the invalidate callback.  Were
  *    one left in progress while the buffer is revoked, every fault of the VM
  *    could retry for as long as the device sleeps.
@@ -65,10 +71,10 @@
  *  - A gfn that is mapped is in the reach of its binding.
  *  - A gfn is mapped only while its attribute, of VMs that have private gfns,
  *    is what the memory is, private or shared.  The memory changes only while
- *    binding->live is NULL, and the attribute only in an invalidation of its own
+ *    import->live is clear, and the attribute only in an invalidation of its own
  *    that zaps the gfn.  So what the page fault handler compares after it has
  *    sampled mmu_invalidate_seq is right when it maps.
- *  - A binding holds a reference to the buffer, and nothing holds one to KVM:
+ *  - An import holds a reference to the buffer, and nothing holds one to KVM:
  *    the VM can go away at any time and so can the device.
  */
 
@@ -88,10 +94,27 @@
 #include "kvm_mm.h"
 #include "dmabuf.h"
 
-struct kvm_dmabuf_binding {
+/* What the slots of one VM that are of one buffer have in common. */
+struct kvm_dmabuf_import {
 	struct kvm *kvm;
 	struct dma_buf *dmabuf;
 	struct dma_buf_attachment *attach;
+	/* Entry in kvm->dmabuf_imports */
+	struct hlist_node vm_node;
+	/* By address space and gfn */
+	struct list_head bindings;
+	/* The layout's, when all tables were found to be true */
+	u64 generation;
+	/* Faults can use the tables */
+	bool live;
+};
+
+struct kvm_dmabuf_binding {
+	struct kvm_dmabuf_import *import;
+	/* Entry in import->bindings */
+	struct list_head node;
+	/* Where the memory is or, while the buffer is revoked, was */
+	struct kvm_dmabuf_table __rcu *table;
 	/* Whom a table is charged to, whoever restores the buffer */
 	struct mem_cgroup *memcg;
 	/* The slice, in bytes of the buffer */
@@ -103,18 +126,6 @@ struct kvm_dmabuf_binding {
 	u16 as_id;
 	short slot_id;
 	bool readonly;
-	/* The table is true and about to be published */
-	bool ready;
-	/* Some sibling's callback has tried to restore it since it was revoked */
-	bool tried;
-	/* Where the memory is or, while the buffer is revoked, was */
-	struct kvm_dmabuf_table *table;
-	/* The table while the memory can be mapped, else NULL */
-	struct kvm_dmabuf_table __rcu *live;
-	/* Entry in kvm->dmabuf_bindings */
-	struct hlist_node vm_node;
-	/* The other bindings of the VM to the same buffer */
-	struct list_head siblings;
 	/* Gfns that may be mapped, see kvm_dmabuf_will_map() */
 	gfn_t reach_start;
 	gfn_t reach_end;
@@ -125,13 +136,6 @@ struct kvm_dmabuf_binding {
 	gfn_t former_end;
 };
 
-static bool kvm_dmabuf_is_live(const struct kvm_dmabuf_binding *binding)
-{
-	dma_resv_assert_held(binding->dmabuf->resv);
-
-	return rcu_access_pointer(binding->live);
-}
-
 /*
  * The incarnation of the binding's slot that is installed now, or NULL when
  * there is none, before creation and after deletion.  mmu_lock orders this
@@ -141,7 +145,8 @@ static bool kvm_dmabuf_is_live(const struct kvm_dmabuf_binding *binding)
 static struct kvm_memory_slot *
 kvm_dmabuf_slot(const struct kvm_dmabuf_binding *binding)
 {
-	struct kvm_memslots *slots = __kvm_memslots(binding->kvm, binding->as_id);
+	struct kvm_memslots *slots = __kvm_memslots(binding->import->kvm,
+						    binding->as_id);
 	struct kvm_memory_slot *slot = id_to_memslot(slots, binding->slot_id);
 
 	if (!slot || !kvm_slot_is_dmabuf(slot) || slot->dmabuf != binding)
@@ -162,25 +167,23 @@ static void kvm_dmabuf_reset_reach(struct kvm_dmabuf_binding *binding)
 }
 
 /*
- * Take the table from faults that are to come.  All of the slot is being
+ * Take the tables from faults that are to come.  All of the slots is being
  * invalidated, whatever there is of it to zap.
  */
-static void kvm_dmabuf_hide(struct kvm_dmabuf_binding *binding)
+static void kvm_dmabuf_hide(struct kvm_dmabuf_import *import)
 {
-	struct kvm *kvm = binding->kvm;
+	struct kvm_dmabuf_binding *binding;
+	struct kvm *kvm = import->kvm;
 
-	binding->tried = false;
+	WRITE_ONCE(import->live, false);
 
-	/* It could not be restored the last time. */
-	if (!kvm_dmabuf_is_live(binding))
-		return;
-
-	trace_kvm_dmabuf_revoke(binding->as_id, binding->slot_id,
-				binding->base_gfn, binding->npages, 0);
-	rcu_assign_pointer(binding->live, NULL);
-	kvm->stat.generic.dmabuf_revocations++;
-	kvm_mmu_invalidate_range_add(kvm, binding->base_gfn,
-				     binding->base_gfn + binding->npages);
+	list_for_each_entry(binding, &import->bindings, node) {
+		trace_kvm_dmabuf_revoke(binding->as_id, binding->slot_id,
+					binding->base_gfn, binding->npages, 0);
+		kvm->stat.generic.dmabuf_revocations++;
+		kvm_mmu_invalidate_range_add(kvm, binding->base_gfn,
+					     binding->base_gfn + binding->npages);
+	}
 }
 
 /*
@@ -196,60 +199,85 @@ static void kvm_dmabuf_remember(struct kvm_dmabuf_binding *binding,
 	WRITE_ONCE(binding->former_end, most ? end : 0);
 }
 
-/*
- * Returns whether the guest may have had something mapped.  @flush is set if TLBs
- * have to be flushed before the invalidation ends.
- */
-static bool kvm_dmabuf_zap(struct kvm_dmabuf_binding *binding, bool *flush)
+/* Take what is mapped at most.  Returns false if that is nothing. */
+static bool kvm_dmabuf_take_reach(struct kvm_dmabuf_binding *binding,
+				  gfn_t *start, gfn_t *end)
 {
-	struct kvm_gfn_range range = {
-		.start = READ_ONCE(binding->reach_start),
-		.end = READ_ONCE(binding->reach_end),
-		.attr_filter = KVM_FILTER_SHARED | KVM_FILTER_PRIVATE,
-		.may_block = true,
-	};
+	*start = READ_ONCE(binding->reach_start);
+	*end = READ_ONCE(binding->reach_end);
 
-	if (range.start < range.end)
-		kvm_dmabuf_remember(binding, range.start, range.end);
+	if (*start < *end)
+		kvm_dmabuf_remember(binding, *start, *end);
 
 	/* What faults add from here on is not mapped, they are stale. */
 	kvm_dmabuf_reset_reach(binding);
-	if (range.start >= range.end)
-		return false;
-
-	range.slot = kvm_dmabuf_slot(binding);
-	if (!range.slot)
-		return false;
-
-	*flush |= kvm_arch_unmap_dmabuf(binding->kvm, &range);
-	return true;
+	return *start < *end;
 }
 
 /*
- * The buffer's bindings to this VM, with mmu_lock held for write.  A fault that
- * read an old table is told by mmu_invalidate_seq to start over, and then finds
- * none.
+ * Reaches that are right behind each other are zapped in one go, where the architecture
+ * can: a walk from the root takes longer than most of what it finds.  One over what is
+ * not mapped between two reaches would take longer still.
+ *
+ * Returns whether the guest may have had something mapped.  @flush is set if TLBs
+ * have to be flushed before the invalidation ends; they were before mmu_lock was
+ * dropped.
+ */
+static bool kvm_dmabuf_zap(struct kvm_dmabuf_import *import, bool *flush)
+{
+	struct kvm_gfn_range range = {
+		.attr_filter = KVM_FILTER_SHARED | KVM_FILTER_PRIVATE,
+		.may_block = true,
+	};
+	bool together = kvm_arch_unmaps_dmabuf_slots(import->kvm);
+	struct kvm_dmabuf_binding *binding;
+	struct kvm_memory_slot *slot;
+	bool zapped = false;
+	gfn_t start, end;
+
+	list_for_each_entry(binding, &import->bindings, node) {
+		if (!kvm_dmabuf_take_reach(binding, &start, &end))
+			continue;
+
+		if (range.slot && !(together && start == range.end &&
+				    binding->as_id == range.slot->as_id)) {
+			*flush = kvm_arch_unmap_dmabuf(import->kvm, &range, *flush);
+			range.slot = NULL;
+		}
+
+		slot = kvm_dmabuf_slot(binding);
+		if (!slot)
+			continue;
+
+		if (!range.slot) {
+			range.slot = slot;
+			range.start = start;
+		}
+		range.end = end;
+		zapped = true;
+	}
+
+	if (range.slot)
+		*flush = kvm_arch_unmap_dmabuf(import->kvm, &range, *flush);
+	return zapped;
+}
+
+/*
+ * With mmu_lock held for write.  A fault that read an old table is told by
+ * mmu_invalidate_seq to start over, and then finds none.
  *
  * Zapping may drop mmu_lock to let others run.  Faults on the slots and on what
  * is between them retry while it does, which is as long as it takes to zap.
  */
-static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
+static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_import *import)
 {
-	struct kvm_dmabuf_binding *binding = first;
-	bool zapped = false, flush = false;
-	struct kvm *kvm = first->kvm;
+	struct kvm *kvm = import->kvm;
+	bool flush = false;
 
 	kvm_mmu_invalidate_start(kvm);
-	do {
-		kvm_dmabuf_hide(binding);
-		binding = list_next_entry(binding, siblings);
-	} while (binding != first);
+	kvm_dmabuf_hide(import);
 
-	do {
-		zapped |= kvm_dmabuf_zap(binding, &flush);
-		binding = list_next_entry(binding, siblings);
-	} while (binding != first);
-	if (zapped)
+	if (kvm_dmabuf_zap(import, &flush))
 		flush |= kvm_arch_finish_unmap_dmabuf(kvm);
 	if (flush)
 		kvm_flush_remote_tlbs(kvm);
@@ -264,24 +292,25 @@ static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_binding *first)
 }
 
 /*
- * The exporter takes the memory back, from all importers one after another.  The
- * first slot of a VM that it gets to takes all of them along, which flushes TLBs
- * and takes mmu_lock once.
+ * The exporter takes the memory back, from all importers one after another.  All
+ * slots that the VM has of the buffer are one of them, which flushes TLBs and takes
+ * mmu_lock once.
  */
 static void kvm_dmabuf_invalidate(struct dma_buf_attachment *attach)
 {
-	struct kvm_dmabuf_binding *binding = attach->importer_priv;
-	struct kvm *kvm = binding->kvm;
+	struct kvm_dmabuf_import *import = attach->importer_priv;
+	struct kvm *kvm = import->kvm;
 	int idx;
 
-	dma_resv_assert_held(binding->dmabuf->resv);
+	dma_resv_assert_held(import->dmabuf->resv);
 
-	if (!kvm_dmabuf_is_live(binding))
+	/* The last binding may have left, see kvm_dmabuf_leave(). */
+	if (!import->live || list_empty(&import->bindings))
 		return;
 
 	idx = srcu_read_lock(&kvm->srcu);
 	KVM_MMU_LOCK(kvm);
-	kvm_dmabuf_invalidate_locked(binding);
+	kvm_dmabuf_invalidate_locked(import);
 	KVM_MMU_UNLOCK(kvm);
 	srcu_read_unlock(&kvm->srcu, idx);
 
@@ -294,87 +323,96 @@ static void kvm_dmabuf_invalidate(struct dma_buf_attachment *attach)
 }
 
 /*
- * See to it that the table is true.  For memory that comes back to where it was
- * this takes no time, allocates nothing and cannot fail.  Otherwise it is paid for
- * by who made the slot.  The exporter may hold up others: do not kill a process
- * for the memory.
+ * See to it that the table is true.  Otherwise than for memory that comes back to
+ * where it was this can take memory, which is paid for by who made the slot.  The
+ * exporter may hold up others: do not kill a process for the memory.
  */
-static int kvm_dmabuf_prepare(struct kvm_dmabuf_binding *binding)
+static int kvm_dmabuf_update(struct kvm_dmabuf_import *import,
+			     struct kvm_dmabuf_binding *binding)
 {
 	struct mem_cgroup *old_memcg = set_active_memcg(binding->memcg);
 	int r;
 
-	r = kvm_dmabuf_table_map(binding->attach, binding->offset,
-				 binding->size,
-				 GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL,
-				 &binding->table);
+	r = kvm_dmabuf_table_update(import->attach, binding->offset,
+				    binding->size,
+				    GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL,
+				    &binding->table);
 	set_active_memcg(old_memcg);
-
-	binding->ready = !r;
 	return r;
+}
+
+static int kvm_dmabuf_update_all(struct kvm_dmabuf_import *import)
+{
+	struct kvm_dmabuf_binding *binding;
+	int r;
+
+	list_for_each_entry(binding, &import->bindings, node) {
+		/* The exporter's locks are held. */
+		if (fatal_signal_pending(current))
+			return -EINTR;
+
+		r = kvm_dmabuf_update(import, binding);
+		if (r)
+			return r;
+	}
+	return 0;
 }
 
 /*
- * Let faults find the tables of those of the VM's bindings to the buffer that are
- * ready.
+ * Map all slots or, if that fails, none.  Of memory that is where it was all tables
+ * are true, however many there are: nothing is allocated and nothing can fail.
  */
-static void kvm_dmabuf_publish(struct kvm_dmabuf_binding *first)
+static int kvm_dmabuf_map_all(struct kvm_dmabuf_import *import)
 {
-	struct kvm_dmabuf_binding *binding = first;
-	struct kvm *kvm = first->kvm;
+	u64 generation;
+	int r;
 
-	dma_resv_assert_held(first->dmabuf->resv);
+	r = kvm_dmabuf_can_map(import->attach, &generation);
+	if (r)
+		return r;
 
-	KVM_MMU_LOCK(kvm);
-	do {
-		if (binding->ready)
-			rcu_assign_pointer(binding->live, binding->table);
-		binding->ready = false;
-		binding = list_next_entry(binding, siblings);
-	} while (binding != first);
-	KVM_MMU_UNLOCK(kvm);
-}
+	if (generation != import->generation) {
+		r = kvm_dmabuf_update_all(import);
+		if (r)
+			return r;
+		import->generation = generation;
+	}
 
-static int kvm_dmabuf_restore_one(struct kvm_dmabuf_binding *binding)
-{
-	int r = kvm_dmabuf_prepare(binding);
-
-	trace_kvm_dmabuf_restore(binding->as_id, binding->slot_id,
-				 binding->base_gfn, binding->npages, r);
-	return r;
+	/*
+	 * Who finds it set finds the tables.  It takes no mmu_lock: whoever maps
+	 * what was there before the revocation is told by mmu_invalidate_seq.
+	 * Pairs with the smp_load_acquire() in kvm_dmabuf_get_pfn().
+	 */
+	smp_store_release(&import->live, true);
+	import->attach->mapped = true;
+	/* A slot that joins takes those along that could not be restored. */
+	import->attach->restore_error = 0;
+	return 0;
 }
 
 /*
  * The memory is back, perhaps elsewhere.  Nothing is mapped into the guest, it
- * faults in again.  The first slot of a VM takes all of them along, as in
- * kvm_dmabuf_invalidate().  What fails stays revoked; a sibling that fails here
- * gets to say so when it is called itself, and tries once more.
+ * faults in again.
  */
 static int kvm_dmabuf_restore(struct dma_buf_attachment *attach)
 {
-	struct kvm_dmabuf_binding *first = attach->importer_priv;
+	struct kvm_dmabuf_import *import = attach->importer_priv;
 	struct kvm_dmabuf_binding *binding;
 	int r;
 
-	dma_resv_assert_held(first->dmabuf->resv);
+	dma_resv_assert_held(import->dmabuf->resv);
 
-	if (kvm_dmabuf_is_live(first))
+	if (import->live)
 		return 0;
 
-	first->tried = true;
-	r = kvm_dmabuf_restore_one(first);
+	r = kvm_dmabuf_map_all(import);
 
-	list_for_each_entry(binding, &first->siblings, siblings) {
-		if (binding->tried || kvm_dmabuf_is_live(binding))
-			continue;
-		/* As between importers: what is left counts as not restored. */
-		if (fatal_signal_pending(current))
-			break;
-		binding->tried = true;
-		kvm_dmabuf_restore_one(binding);
-	}
-	kvm_dmabuf_publish(first);
-
+	if (trace_kvm_dmabuf_restore_enabled())
+		list_for_each_entry(binding, &import->bindings, node)
+			trace_kvm_dmabuf_restore(binding->as_id,
+						 binding->slot_id,
+						 binding->base_gfn,
+						 binding->npages, r);
 	return r;
 }
 
@@ -430,114 +468,175 @@ static int kvm_dmabuf_check_file(const struct kvm_memory_slot *slot,
 	return 0;
 }
 
-/* Join those of the VM's bindings that are revoked along with this one. */
-static void kvm_dmabuf_link(struct kvm_dmabuf_binding *binding)
+/* Sorted, see kvm_dmabuf_zap().  A new one is behind the others as a rule. */
+static void kvm_dmabuf_insert(struct kvm_dmabuf_import *import,
+			      struct kvm_dmabuf_binding *binding)
 {
-	struct kvm *kvm = binding->kvm;
-	struct kvm_dmabuf_binding *other;
+	struct kvm_dmabuf_binding *before;
 
-	lockdep_assert_held(&kvm->slots_lock);
-	dma_resv_assert_held(binding->dmabuf->resv);
-
-	hlist_for_each_entry(other, &kvm->dmabuf_bindings, vm_node) {
-		if (other->dmabuf == binding->dmabuf) {
-			list_add_tail(&binding->siblings, &other->siblings);
+	list_for_each_entry_reverse(before, &import->bindings, node)
+		if (before->as_id < binding->as_id ||
+		    (before->as_id == binding->as_id &&
+		     before->base_gfn < binding->base_gfn))
 			break;
-		}
-	}
-	hlist_add_head(&binding->vm_node, &kvm->dmabuf_bindings);
-}
 
-/* Nobody else has slots_lock, or the VM has no users. */
-static void kvm_dmabuf_unlink(struct kvm_dmabuf_binding *binding)
-{
-	dma_resv_lock(binding->dmabuf->resv, NULL);
-	hlist_del_init(&binding->vm_node);
-	list_del_init(&binding->siblings);
-	dma_resv_unlock(binding->dmabuf->resv);
+	list_add(&binding->node, &before->node);
 }
 
 /*
- * Publishing happens also if the buffer is revoked: it takes mmu_lock inside
- * dma_resv, and so tells lockdep the order before the first revocation does.
+ * Make the table, and join the import.  That may be revoked though the buffer is not,
+ * if it could not be restored.  With dma_resv held.
  */
-static int kvm_dmabuf_map_slice(struct kvm_dmabuf_binding *binding)
+static int kvm_dmabuf_join(struct kvm_dmabuf_import *import,
+			   struct kvm_dmabuf_binding *binding)
 {
+	struct kvm *kvm = import->kvm;
 	int r;
 
-	dma_resv_assert_held(binding->dmabuf->resv);
+	lockdep_assert_held(&kvm->slots_lock);
+	dma_resv_assert_held(import->dmabuf->resv);
 
-	r = kvm_dmabuf_prepare(binding);
-	if (r && r != -EAGAIN)
-		return r;
+	/* A revocation is to come: tell lockdep the order before it does. */
+	might_lock(&kvm->mmu_lock);
 
-	r = kvm_dmabuf_table_check(binding->table, !binding->readonly,
-				   kvm_arch_supports_cached_dmabuf(binding->kvm));
+	r = kvm_dmabuf_update(import, binding);
 	if (r)
 		return r;
 
-	kvm_dmabuf_link(binding);
-	kvm_dmabuf_publish(binding);
-	return 0;
+	r = kvm_dmabuf_table_check(rcu_access_pointer(binding->table),
+				   !binding->readonly,
+				   kvm_arch_supports_cached_dmabuf(kvm));
+	if (r)
+		return r;
+
+	binding->import = import;
+	kvm_dmabuf_insert(import, binding);
+	if (import->live)
+		return 0;
+
+	/* Revoked, or what failed was another slot: it is not this one's fault. */
+	r = kvm_dmabuf_map_all(import);
+	if (r == -EAGAIN || !list_is_singular(&import->bindings))
+		return 0;
+	if (r)
+		list_del(&binding->node);
+	return r;
 }
 
 /*
  * The exporter can hold dma_resv for as long as its device takes: let a signal end
  * the wait.
  */
-static int kvm_dmabuf_attach(struct kvm_dmabuf_binding *binding)
+static int kvm_dmabuf_join_import(struct kvm_dmabuf_import *import,
+				  struct kvm_dmabuf_binding *binding)
 {
-	struct dma_buf *dmabuf = binding->dmabuf;
+	struct dma_resv *resv = import->dmabuf->resv;
+	int r;
+
+	r = dma_resv_lock_interruptible(resv, NULL);
+	if (r)
+		return r;
+
+	r = kvm_dmabuf_join(import, binding);
+	dma_resv_unlock(resv);
+	return r;
+}
+
+/* As kvm_dmabuf_join_import(), but there is nothing to join yet. */
+static int kvm_dmabuf_attach(struct kvm_dmabuf_import *import,
+			     struct kvm_dmabuf_binding *binding)
+{
+	struct dma_buf *dmabuf = import->dmabuf;
 	int r;
 
 	r = dma_resv_lock_interruptible(dmabuf->resv, NULL);
 	if (r)
 		return r;
 
-	binding->attach = dma_buf_mapping_attach_locked(dmabuf,
-							kvm_dmabuf_matches,
-							ARRAY_SIZE(kvm_dmabuf_matches),
-							&kvm_dmabuf_attach_ops,
-							binding);
-	if (IS_ERR(binding->attach)) {
+	import->attach = dma_buf_mapping_attach_locked(dmabuf,
+						       kvm_dmabuf_matches,
+						       ARRAY_SIZE(kvm_dmabuf_matches),
+						       &kvm_dmabuf_attach_ops,
+						       import);
+	if (IS_ERR(import->attach)) {
 		dma_resv_unlock(dmabuf->resv);
-		return PTR_ERR(binding->attach);
+		return PTR_ERR(import->attach);
 	}
-	r = kvm_dmabuf_map_slice(binding);
+	r = kvm_dmabuf_join(import, binding);
 	dma_resv_unlock(dmabuf->resv);
 
 	if (r)
-		dma_buf_detach(dmabuf, binding->attach);
+		dma_buf_detach(dmabuf, import->attach);
 	return r;
+}
+
+/* Takes the reference to @dmabuf, if it succeeds. */
+static int kvm_dmabuf_import(struct kvm *kvm, struct dma_buf *dmabuf,
+			     struct kvm_dmabuf_binding *binding)
+{
+	struct kvm_dmabuf_import *import;
+	int r;
+
+	hlist_for_each_entry(import, &kvm->dmabuf_imports, vm_node) {
+		if (import->dmabuf != dmabuf)
+			continue;
+
+		r = kvm_dmabuf_join_import(import, binding);
+		if (!r)
+			dma_buf_put(dmabuf);
+		return r;
+	}
+
+	import = kzalloc_obj(*import, GFP_KERNEL_ACCOUNT);
+	if (!import)
+		return -ENOMEM;
+
+	import->kvm = kvm;
+	import->dmabuf = dmabuf;
+	INIT_LIST_HEAD(&import->bindings);
+	r = kvm_dmabuf_attach(import, binding);
+	if (r) {
+		kfree(import);
+		return r;
+	}
+	hlist_add_head(&import->vm_node, &kvm->dmabuf_imports);
+	return 0;
+}
+
+/* Nobody else has slots_lock, or the VM has no users. */
+static void kvm_dmabuf_leave(struct kvm_dmabuf_binding *binding)
+{
+	struct kvm_dmabuf_import *import = binding->import;
+
+	dma_resv_lock(import->dmabuf->resv, NULL);
+	list_del(&binding->node);
+	dma_resv_unlock(import->dmabuf->resv);
+
+	if (!list_empty(&import->bindings))
+		return;
+
+	hlist_del(&import->vm_node);
+	dma_buf_detach(import->dmabuf, import->attach);
+	dma_buf_put(import->dmabuf);
+	kfree(import);
 }
 
 static void kvm_dmabuf_free(struct kvm_dmabuf_binding *binding)
 {
-	kvm_dmabuf_table_free(binding->table);
+	kvm_dmabuf_table_free(rcu_access_pointer(binding->table));
 	mem_cgroup_put(binding->memcg);
-	dma_buf_put(binding->dmabuf);
 	kfree(binding);
 }
 
 static struct kvm_dmabuf_binding *
-kvm_dmabuf_alloc(struct kvm *kvm, const struct kvm_memory_slot *slot, int fd,
-		 u64 offset)
+kvm_dmabuf_alloc(const struct kvm_memory_slot *slot, u64 offset)
 {
 	struct kvm_dmabuf_binding *binding;
-	struct dma_buf *dmabuf;
-
-	dmabuf = dma_buf_get(fd);
-	if (IS_ERR(dmabuf))
-		return ERR_CAST(dmabuf);
 
 	binding = kzalloc_obj(*binding, GFP_KERNEL_ACCOUNT);
-	if (!binding) {
-		dma_buf_put(dmabuf);
-		return ERR_PTR(-ENOMEM);
-	}
+	if (!binding)
+		return NULL;
 
-	binding->kvm = kvm;
-	binding->dmabuf = dmabuf;
 	binding->memcg = get_mem_cgroup_from_mm(current->mm);
 	binding->offset = offset;
 	binding->size = (u64)slot->npages << PAGE_SHIFT;
@@ -546,7 +645,6 @@ kvm_dmabuf_alloc(struct kvm *kvm, const struct kvm_memory_slot *slot, int fd,
 	binding->as_id = slot->as_id;
 	binding->slot_id = slot->id;
 	binding->readonly = slot->flags & KVM_MEM_READONLY;
-	INIT_LIST_HEAD(&binding->siblings);
 	kvm_dmabuf_reset_reach(binding);
 	return binding;
 }
@@ -583,6 +681,7 @@ int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 		    u64 offset)
 {
 	struct kvm_dmabuf_binding *binding;
+	struct dma_buf *dmabuf;
 	int r;
 
 	lockdep_assert_held(&kvm->slots_lock);
@@ -591,17 +690,24 @@ int kvm_dmabuf_bind(struct kvm *kvm, struct kvm_memory_slot *slot, int fd,
 	if (!kvm_dmabuf_supported_flags(kvm))
 		return -EOPNOTSUPP;
 
-	binding = kvm_dmabuf_alloc(kvm, slot, fd, offset);
-	if (IS_ERR(binding))
-		return PTR_ERR(binding);
+	dmabuf = dma_buf_get(fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
 
-	r = kvm_dmabuf_check_file(slot, binding->dmabuf, offset);
+	binding = kvm_dmabuf_alloc(slot, offset);
+	if (!binding) {
+		dma_buf_put(dmabuf);
+		return -ENOMEM;
+	}
+
+	r = kvm_dmabuf_check_file(slot, dmabuf, offset);
 	if (!r)
-		r = kvm_dmabuf_attach(binding);
+		r = kvm_dmabuf_import(kvm, dmabuf, binding);
 
 	trace_kvm_dmabuf_bind(slot->as_id, slot->id, slot->base_gfn,
 			      slot->npages, r);
 	if (r) {
+		dma_buf_put(dmabuf);
 		kvm_dmabuf_free(binding);
 		return r;
 	}
@@ -627,11 +733,10 @@ void kvm_dmabuf_unbind(struct kvm_memory_slot *slot)
 	if (!binding)
 		return;
 
-	lockdep_assert_not_held(&binding->kvm->slots_arch_lock);
+	lockdep_assert_not_held(&binding->import->kvm->slots_arch_lock);
 
 	slot->dmabuf = NULL;
-	kvm_dmabuf_unlink(binding);
-	dma_buf_detach(binding->dmabuf, binding->attach);
+	kvm_dmabuf_leave(binding);
 	trace_kvm_dmabuf_unbind(binding->as_id, binding->slot_id,
 				binding->base_gfn, binding->npages, 0);
 	kvm_dmabuf_free(binding);
@@ -681,10 +786,11 @@ int kvm_dmabuf_get_pfn(struct kvm *kvm, const struct kvm_memory_slot *slot,
 
 	guard(rcu)();
 
-	table = rcu_dereference(binding->live);
-	if (!table)
+	/* Pairs with the smp_store_release() in kvm_dmabuf_map_all(). */
+	if (!smp_load_acquire(&binding->import->live))
 		return -EFAULT;
 
+	table = rcu_dereference(binding->table);
 	r = kvm_dmabuf_table_lookup(table, slot->base_gfn, gfn, page);
 	if (r) {
 		/* It moved since.  What is left can only be a bug. */

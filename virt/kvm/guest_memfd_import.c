@@ -19,9 +19,15 @@
  *	invalidate_lock of the mapping	pages leave the file
  *	guest_memfd_importers::lock	who imports
  *
- * An attach has invalidate_lock shared, from before it is listed until it has
- * all pages. So either a hole is punched before, and the pages are allocated
- * again, or the importer is told of it. An attach does not take slots_lock, and
+ * An attach lists the importer first, with invalidate_lock shared. Then it goes
+ * over the pages once, and allocates and zeroes what is missing. It takes the lock
+ * for a chunk of them at a time, as that takes long where there are many, and who
+ * punches a hole cannot be interrupted. A hole that is punched after the importer
+ * was listed is told to it, whether or not its pages were seen. So it has all pages
+ * at the end, or is revoked, and maps nothing then; a mapping that is made while a
+ * hole is punched can come into being revoked. Memory can be allocated with the
+ * lock held, as page faults and fallocate() do: no reclaim waits for it, since
+ * nothing of a guest_memfd is reclaimed. An attach does not take slots_lock, and
  * looks at no attributes: one that races with a change of attributes may have
  * come after it, and keeps what it has.
  *
@@ -29,7 +35,7 @@
  * PFN needs none: while an importer is listed its pages stay in the mapping.
  */
 #include <linux/file.h>
-#include <linux/guest_memfd.h>
+#include <linux/guest_memfd_provider.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
@@ -43,6 +49,7 @@ bool __weak kvm_arch_gmem_allows_dma(struct kvm *kvm, bool is_private)
 	return !is_private;
 }
 
+/* Of these pages some are missing */
 static int kvm_gmem_alloc_pages(struct inode *inode, pgoff_t first,
 				pgoff_t last)
 {
@@ -51,7 +58,7 @@ static int kvm_gmem_alloc_pages(struct inode *inode, pgoff_t first,
 	while (index <= last) {
 		struct folio *folio;
 
-		if (signal_pending(current))
+		if (fatal_signal_pending(current))
 			return -EINTR;
 
 		folio = kvm_gmem_get_zeroed_folio(inode, index);
@@ -66,24 +73,95 @@ static int kvm_gmem_alloc_pages(struct inode *inode, pgoff_t first,
 	return 0;
 }
 
+/*
+ * The first page from @index to @last that cannot be imported as it is, or
+ * @last + 1. Folios are looked at without a reference: none leaves the file.
+ */
+static pgoff_t kvm_gmem_next_unready(struct inode *inode, pgoff_t index,
+				     pgoff_t last)
+{
+	XA_STATE(xas, &inode->i_mapping->i_pages, index);
+	struct folio *folio;
+
+	rwsem_assert_held(&inode->i_mapping->invalidate_lock);
+
+	guard(rcu)();
+	for (; index <= last; index++) {
+		do {
+			folio = xas_next(&xas);
+		} while (xas_retry(&xas, folio));
+
+		if (!folio || xa_is_value(folio) ||
+		    !folio_test_uptodate(folio) || folio_test_hwpoison(folio))
+			break;
+	}
+	return index;
+}
+
+/*
+ * Returns 1 if pages were missing, 0 if all of them were there already, which is
+ * found out cheaply
+ */
+static int kvm_gmem_alloc_missing(struct inode *inode, pgoff_t first,
+				  pgoff_t last)
+{
+	pgoff_t index = kvm_gmem_next_unready(inode, first, last);
+
+	if (index > last)
+		return 0;
+	return kvm_gmem_alloc_pages(inode, index, last) ?: 1;
+}
+
+/* For so many pages nobody can punch a hole */
+#define KVM_GMEM_ATTACH_CHUNK 1024
+
 static int kvm_gmem_attach(struct guest_memfd_importer *importer)
 {
 	struct inode *inode = file_inode(importer->file);
 	struct gmem_file *f = importer->file->private_data;
-	int r;
+	struct address_space *mapping = inode->i_mapping;
+	pgoff_t index = importer->range.start;
+	pgoff_t last = importer->range.last;
 
-	if (importer->last >= i_size_read(inode) >> PAGE_SHIFT)
+	if (last >= i_size_read(inode) >> PAGE_SHIFT)
 		return -EINVAL;
 	if (!kvm_arch_gmem_allows_dma(f->kvm,
-				      kvm_gmem_is_private_mem(inode,
-							      importer->first)))
+				      kvm_gmem_is_private_mem(inode, index)))
 		return -EOPNOTSUPP;
 
-	filemap_invalidate_lock_shared(inode->i_mapping);
+	/* Not between a revocation and the pages leaving the file */
+	filemap_invalidate_lock_shared(mapping);
 	guest_memfd_add_importer(&GMEM_I(inode)->importers, importer);
-	r = kvm_gmem_alloc_pages(inode, importer->first, importer->last);
-	filemap_invalidate_unlock_shared(inode->i_mapping);
-	return r;
+	filemap_invalidate_unlock_shared(mapping);
+
+	while (index <= last) {
+		pgoff_t end = min(last, index + KVM_GMEM_ATTACH_CHUNK - 1);
+		int r;
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+
+		filemap_invalidate_lock_shared(mapping);
+		if (guest_memfd_is_revoked(importer)) {
+			/* Nothing will be mapped, so what is missing may be */
+			filemap_invalidate_unlock_shared(mapping);
+			return 0;
+		}
+		r = kvm_gmem_alloc_missing(inode, index, end);
+		filemap_invalidate_unlock_shared(mapping);
+		if (r < 0)
+			return r;
+
+		/*
+		 * What was allocated stays, and who tries again gets further.
+		 * With no such progress a timer could end each attempt.
+		 */
+		if (r && end != last && signal_pending(current))
+			return -EINTR;
+		index = end + 1;
+	}
+	return 0;
 }
 
 static int kvm_gmem_get_pfns(struct file *file, pgoff_t index, unsigned int nr,
@@ -136,6 +214,14 @@ void kvm_gmem_revoke(struct inode *inode, pgoff_t start, pgoff_t end)
 	guest_memfd_revoke(&GMEM_I(inode)->importers, start, end - 1);
 }
 
+/* They do so now */
+void kvm_gmem_assert_revoked(struct inode *inode, pgoff_t start, pgoff_t end)
+{
+	rwsem_assert_held_write(&inode->i_mapping->invalidate_lock);
+
+	guest_memfd_assert_revoked(&GMEM_I(inode)->importers, start, end - 1);
+}
+
 #ifdef CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES
 static void kvm_gmem_revoke_gfns(struct guest_memfd_importers *importers,
 				 struct kvm_memory_slot *slot, gfn_t start,
@@ -167,7 +253,7 @@ static void kvm_gmem_revoke_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 
 	/* Who attaches from here on races with the change of attributes */
 	importers = &GMEM_I(file_inode(file))->importers;
-	if (list_empty_careful(&importers->list))
+	if (RB_EMPTY_ROOT(&importers->tree.rb_root))
 		return;
 
 	/* Only what is private now, run by run */

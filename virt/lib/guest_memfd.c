@@ -10,7 +10,8 @@
  * are, until the owner takes one of them back. Before that happens the importer
  * is told, and on return from that it maps nothing of the range any more.
  * Addresses are for guest_memfd_map_iommu() only, which puts them into an IOMMU
- * domain.
+ * domain: what a provider is made of is in a header that importers do not
+ * include.
  *
  * Providers make the files: KVM, and the mock of iommufd's tests. This is where
  * an importer finds out whose a file is. There are several, and they come and
@@ -30,6 +31,7 @@
  *  - An importer that is listed, and attached, has all pages of its range in
  *    the file. They are neither migrated nor reclaimed, as no memory of a
  *    guest_memfd is. A page that is poisoned stays, too.
+ *  - An importer that is listed, and being attached, maps nothing yet.
  *  - Nothing of a range is taken out of the file while an importer of it is
  *    listed.
  *  - An importer that is revoked is not listed, it is told once.
@@ -38,15 +40,11 @@
 #include <linux/export.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/guest_memfd.h>
+#include <linux/guest_memfd_provider.h>
+#include <linux/interval_tree.h>
 #include <linux/iommu.h>
 #include <linux/pfn.h>
 #include <linux/sched/signal.h>
-
-#define EXPORT_SYMBOL_FOR_PROVIDERS(sym) \
-	EXPORT_SYMBOL_FOR_MODULES(sym, "kvm,iommufd")
-#define EXPORT_SYMBOL_FOR_IMPORTERS(sym) \
-	EXPORT_SYMBOL_FOR_MODULES(sym, "iommufd")
 
 static DEFINE_MUTEX(providers_lock);
 static LIST_HEAD(providers);
@@ -60,7 +58,7 @@ void guest_memfd_register_provider(struct guest_memfd_provider *provider)
 	guard(mutex)(&providers_lock);
 	list_add_tail(&provider->node, &providers);
 }
-EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_register_provider);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_register_provider, "kvm,iommufd");
 
 /**
  * guest_memfd_unregister_provider - undo guest_memfd_register_provider()
@@ -71,7 +69,7 @@ void guest_memfd_unregister_provider(struct guest_memfd_provider *provider)
 	guard(mutex)(&providers_lock);
 	list_del(&provider->node);
 }
-EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_unregister_provider);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_unregister_provider, "kvm,iommufd");
 
 /**
  * guest_memfd_init_importers - begin with no importers
@@ -80,23 +78,54 @@ EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_unregister_provider);
 void guest_memfd_init_importers(struct guest_memfd_importers *importers)
 {
 	mutex_init(&importers->lock);
-	INIT_LIST_HEAD(&importers->list);
+	importers->tree = RB_ROOT_CACHED;
 }
-EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_init_importers);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_init_importers, "kvm,iommufd");
 
 /**
  * guest_memfd_add_importer - list an importer that a provider accepts
  * @importers: of the importer's file
  * @importer: from &guest_memfd_provider.attach. It can be revoked from here on
+ *
+ * Context: may sleep. No page of the importer's range that is taken out of the
+ * file now is one that was revoked before: the provider has the lock that it
+ * holds from guest_memfd_revoke() until the pages are out.
  */
 void guest_memfd_add_importer(struct guest_memfd_importers *importers,
 			      struct guest_memfd_importer *importer)
 {
 	guard(mutex)(&importers->lock);
 	importer->importers = importers;
-	list_add_tail(&importer->node, &importers->list);
+	interval_tree_insert(&importer->range, &importers->tree);
 }
-EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_add_importer);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_add_importer, "kvm,iommufd");
+
+static void unlist(struct guest_memfd_importers *importers,
+		   struct guest_memfd_importer *importer)
+{
+	lockdep_assert_held(&importers->lock);
+
+	interval_tree_remove(&importer->range, &importers->tree);
+	RB_CLEAR_NODE(&importer->range.rb);
+}
+
+/**
+ * guest_memfd_is_revoked - has an importer been told to let go
+ * @importer: that guest_memfd_add_importer() listed
+ *
+ * For &guest_memfd_provider.attach, which need not allocate what nobody will
+ * map. The callback of the importer has ended.
+ *
+ * Context: may sleep.
+ *
+ * Return: true if it was revoked, it never becomes false again.
+ */
+bool guest_memfd_is_revoked(struct guest_memfd_importer *importer)
+{
+	guard(mutex)(&importer->importers->lock);
+	return RB_EMPTY_NODE(&importer->range.rb);
+}
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_is_revoked, "kvm,iommufd");
 
 /**
  * guest_memfd_revoke - take pages back from importers
@@ -113,17 +142,42 @@ EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_add_importer);
 void guest_memfd_revoke(struct guest_memfd_importers *importers, pgoff_t first,
 			pgoff_t last)
 {
-	struct guest_memfd_importer *importer, *tmp;
+	struct guest_memfd_importer *importer;
+	struct interval_tree_node *node;
 
 	guard(mutex)(&importers->lock);
-	list_for_each_entry_safe(importer, tmp, &importers->list, node) {
-		if (importer->last < first || importer->first > last)
-			continue;
-		list_del_init(&importer->node);
+	while ((node = interval_tree_iter_first(&importers->tree, first,
+						last))) {
+		importer = container_of(node, struct guest_memfd_importer,
+					range);
+		unlist(importers, importer);
 		importer->ops->revoke(importer);
+		cond_resched();
 	}
 }
-EXPORT_SYMBOL_FOR_PROVIDERS(guest_memfd_revoke);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_revoke, "kvm,iommufd");
+
+/**
+ * guest_memfd_assert_revoked - nobody imports these pages
+ * @importers: of the file
+ * @first: the first page
+ * @last: the last one
+ *
+ * For providers that are about to take pages out of a file, to see that they
+ * were revoked. Only checked with CONFIG_DEBUG_VM.
+ *
+ * Context: may sleep. No importer can come to be listed.
+ */
+void guest_memfd_assert_revoked(struct guest_memfd_importers *importers,
+				pgoff_t first, pgoff_t last)
+{
+	if (!IS_ENABLED(CONFIG_DEBUG_VM))
+		return;
+
+	guard(mutex)(&importers->lock);
+	WARN_ON_ONCE(interval_tree_iter_first(&importers->tree, first, last));
+}
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_assert_revoked, "kvm,iommufd");
 
 /**
  * guest_memfd_provider - whose a file is
@@ -142,7 +196,7 @@ const struct guest_memfd_provider *guest_memfd_provider(struct file *file)
 			return provider;
 	return NULL;
 }
-EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_provider);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_provider, "iommufd");
 
 /**
  * guest_memfd_attach - import a range of a guest_memfd
@@ -153,7 +207,8 @@ EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_provider);
  * @last: the last page
  * @ops: of the importer, whose callback can come before this returns
  *
- * Every page of the range is allocated and zeroed if it was not there yet.
+ * Every page of the range is allocated and zeroed if it was not there yet. A page
+ * that is taken back meanwhile revokes the importer, which is no error.
  * Whether a guest uses the memory, and as what, is not looked at: pages need not
  * belong to a guest physical address, now or ever.
  *
@@ -165,7 +220,8 @@ EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_provider);
  * * -EOPNOTSUPP - the memory is private to a guest that a device cannot share it
  *   with
  * * -EHWPOISON - a page has a hardware error
- * * -EINTR - a signal is pending
+ * * -EINTR - a signal is pending. If it is no fatal one, something was allocated,
+ *   so that who tries again gets further
  * * -ENOMEM - out of memory
  */
 int guest_memfd_attach(struct guest_memfd_importer *importer,
@@ -178,17 +234,17 @@ int guest_memfd_attach(struct guest_memfd_importer *importer,
 	importer->ops = ops;
 	importer->file = get_file(file);
 	importer->provider = provider;
-	importer->first = first;
-	importer->last = last;
+	importer->range.start = first;
+	importer->range.last = last;
+	RB_CLEAR_NODE(&importer->range.rb);
 	importer->importers = NULL;
-	INIT_LIST_HEAD(&importer->node);
 
 	ret = provider->attach(importer);
 	if (ret)
 		guest_memfd_detach(importer);
 	return ret;
 }
-EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_attach);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_attach, "iommufd");
 
 /**
  * guest_memfd_detach - undo guest_memfd_attach()
@@ -205,11 +261,12 @@ void guest_memfd_detach(struct guest_memfd_importer *importer)
 
 	if (importers) {
 		guard(mutex)(&importers->lock);
-		list_del_init(&importer->node);
+		if (!RB_EMPTY_NODE(&importer->range.rb))
+			unlist(importers, importer);
 	}
 	fput(importer->file);
 }
-EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_detach);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_detach, "iommufd");
 
 /* What is contiguous and not mapped yet */
 struct run {
@@ -243,7 +300,7 @@ static int map_pages(struct run *run, struct guest_memfd_importer *importer,
 	int ret;
 
 	while (len) {
-		pgoff_t index = importer->first + (offset >> PAGE_SHIFT);
+		pgoff_t index = importer->range.start + (offset >> PAGE_SHIFT);
 		size_t skip = offset_in_page(offset);
 		unsigned int i, nr;
 
@@ -322,4 +379,4 @@ int guest_memfd_map_iommu(struct guest_memfd_importer *importer,
 		iommu_unmap(domain, iova, run.iova - iova);
 	return ret;
 }
-EXPORT_SYMBOL_FOR_IMPORTERS(guest_memfd_map_iommu);
+EXPORT_SYMBOL_FOR_MODULES(guest_memfd_map_iommu, "iommufd");

@@ -24,9 +24,9 @@
  *  - Tables are made and changed under the buffer's dma_resv.
  *  - They are looked up in under RCU, and freed after a grace period.
  *  - A table is rewritten in place, when the memory has moved and the number of
- *    extents is the same, only while its user tells nobody of it.  Those who were
- *    told before may still be looking: table->seq tells them.  They do not wait
- *    for the writer, who can sleep, but give up.
+ *    extents is the same, or replaced, only while its user tells nobody of it.
+ *    Those who were told before may still be looking: table->seq tells them.
+ *    They do not wait for the writer, who can sleep, but give up.
  *
  * Invariants:
  *
@@ -124,6 +124,8 @@ static int kvm_dmabuf_fill_table(struct kvm_dmabuf_table *table,
 		table->any_attrs |= extent.attrs;
 		pos += extent.len;
 	}
+	table->generation = dma_buf_layout_generation(attach);
+	table->valid = true;
 	return 0;
 }
 
@@ -142,6 +144,31 @@ static struct kvm_dmabuf_table *kvm_dmabuf_alloc_table(unsigned int nr,
 	return table;
 }
 
+/* Nobody finds a table that is not filled in. */
+static int kvm_dmabuf_replace_table(struct kvm_dmabuf_table __rcu **ptable,
+				    struct dma_buf_attachment *attach,
+				    u64 offset, u64 size, unsigned int nr,
+				    gfp_t gfp)
+{
+	struct kvm_dmabuf_table *table, *old;
+	int r;
+
+	table = kvm_dmabuf_alloc_table(nr, gfp);
+	if (!table)
+		return -ENOMEM;
+
+	r = kvm_dmabuf_fill_table(table, attach, offset, size);
+	if (r) {
+		kvfree(table);
+		return r;
+	}
+
+	old = rcu_replace_pointer(*ptable, table,
+				  dma_resv_held(attach->dmabuf->resv));
+	kvm_dmabuf_table_free(old);
+	return 0;
+}
+
 /*
  * The memory is elsewhere, or there was no table yet.  The layout is asked for,
  * which is the same whether or not the buffer is revoked, and dma_resv makes the
@@ -149,38 +176,63 @@ static struct kvm_dmabuf_table *kvm_dmabuf_alloc_table(unsigned int nr,
  */
 static int kvm_dmabuf_make_table(struct dma_buf_attachment *attach, u64 offset,
 				 u64 size, gfp_t gfp,
-				 struct kvm_dmabuf_table **ptable)
+				 struct kvm_dmabuf_table __rcu **ptable)
 {
-	struct kvm_dmabuf_table *table = *ptable;
+	struct kvm_dmabuf_table *table;
 	int nr, r;
+
+	table = rcu_dereference_protected(*ptable,
+					  dma_resv_held(attach->dmabuf->resv));
 
 	nr = kvm_dmabuf_count_extents(attach, offset, offset + size);
 	if (nr < 0)
 		return nr;
 
-	if (!table || table->nr != nr) {
-		table = kvm_dmabuf_alloc_table(nr, gfp);
-		if (!table)
-			return -ENOMEM;
-		kvm_dmabuf_table_free(*ptable);
-		*ptable = table;
-	}
+	if (!table || table->nr != nr)
+		return kvm_dmabuf_replace_table(ptable, attach, offset, size,
+						nr, gfp);
 
 	/* Readers do not spin on it, so that preemption can stay enabled. */
 	table->valid = false;
 	raw_write_seqcount_begin(&table->seq);
 	r = kvm_dmabuf_fill_table(table, attach, offset, size);
 	raw_write_seqcount_end(&table->seq);
-	if (r)
-		return r;
 
-	table->generation = dma_buf_layout_generation(attach);
-	table->valid = true;
-	return 0;
+	return r;
 }
 
 /**
- * kvm_dmabuf_table_map - make a table of a slice, or bring one up to date
+ * kvm_dmabuf_can_map - can the buffer be mapped now, and is it where it was?
+ * @attach: of KVM's mapping type
+ * @generation: set to that of the layout
+ *
+ * A table that was true when @generation was the same is true.
+ *
+ * Context: the caller holds dma_resv.
+ *
+ * Return: 0 if the buffer can be mapped now, or a negative errno:
+ *
+ * * -EAGAIN - the buffer is revoked now; @generation is set all the same
+ * * -EINTR - a fatal signal ended a wait for the device
+ * * -ENODEV - the buffer's owner is gone
+ * * -EIO - the exporter's extents violate their contract
+ */
+int kvm_dmabuf_can_map(struct dma_buf_attachment *attach, u64 *generation)
+{
+	struct dma_buf_extent extent;
+	int r;
+
+	dma_resv_assert_held(attach->dmabuf->resv);
+
+	/* A buffer is accessible, or it is not: any page of it tells. */
+	r = dma_buf_next_extent(attach, 0, PAGE_SIZE, false, &extent);
+	*generation = dma_buf_layout_generation(attach);
+	return r;
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_can_map, "kvm");
+
+/**
+ * kvm_dmabuf_table_update - make a table of a slice, or bring one up to date
  * @attach: of KVM's mapping type
  * @offset: where in the buffer the slice begins, in bytes, page-aligned
  * @size: its length in bytes, page-aligned; the slice is inside the buffer
@@ -197,38 +249,28 @@ static int kvm_dmabuf_make_table(struct dma_buf_attachment *attach, u64 offset,
  * Context: the caller holds dma_resv, and lets nobody look up in *@table who has
  * not begun to already.
  *
- * Return: 0 if the slice can be mapped now, or a negative errno:
+ * Return: 0, or a negative errno:
  *
- * * -EAGAIN - the buffer is revoked now; *@table was updated all the same
- * * -EINTR - a fatal signal ended a wait for the device
  * * -ENODEV - the buffer's owner is gone
  * * -EIO - the exporter's extents violate their contract
  * * -EOVERFLOW - the slice has more than INT_MAX extents
  * * -ENOMEM - out of memory
  */
-int kvm_dmabuf_table_map(struct dma_buf_attachment *attach, u64 offset,
-			 u64 size, gfp_t gfp, struct kvm_dmabuf_table **table)
+int kvm_dmabuf_table_update(struct dma_buf_attachment *attach, u64 offset,
+			    u64 size, gfp_t gfp,
+			    struct kvm_dmabuf_table __rcu **table)
 {
-	struct dma_buf_extent extent;
-	int revoked, r;
+	struct kvm_dmabuf_table *old;
 
-	dma_resv_assert_held(attach->dmabuf->resv);
+	old = rcu_dereference_protected(*table,
+					dma_resv_held(attach->dmabuf->resv));
+	if (old && old->valid &&
+	    old->generation == dma_buf_layout_generation(attach))
+		return 0;
 
-	revoked = dma_buf_next_extent(attach, offset, offset + PAGE_SIZE, false,
-				      &extent);
-	if (revoked && revoked != -EAGAIN)
-		return revoked;
-
-	if (!*table || !(*table)->valid ||
-	    (*table)->generation != dma_buf_layout_generation(attach)) {
-		r = kvm_dmabuf_make_table(attach, offset, size, gfp, table);
-		if (r)
-			return r;
-	}
-	attach->mapped = !revoked;
-	return revoked;
+	return kvm_dmabuf_make_table(attach, offset, size, gfp, table);
 }
-EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_map, "kvm");
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_update, "kvm");
 
 /**
  * kvm_dmabuf_table_free - free a table when nobody can be looking any more
@@ -244,7 +286,7 @@ EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_table_free, "kvm");
 
 /**
  * kvm_dmabuf_table_check - can a memslot be had of this slice at all?
- * @table: from kvm_dmabuf_table_map()
+ * @table: from kvm_dmabuf_table_update()
  * @write: the slot is not read-only
  * @cached: the VM can map memory cacheable that the host has no mapping of
  *
@@ -317,7 +359,7 @@ kvm_dmabuf_max_order(const struct kvm_dmabuf_extent *extent, gfn_t base_gfn,
 
 /**
  * kvm_dmabuf_table_lookup - where one page of the slice is
- * @table: from kvm_dmabuf_table_map()
+ * @table: from kvm_dmabuf_table_update()
  * @base_gfn: where in the guest the slice begins
  * @gfn: the page, inside the slice
  * @page: filled in on success
@@ -354,6 +396,7 @@ int kvm_dmabuf_table_lookup(const struct kvm_dmabuf_table *table,
 	*page = (struct kvm_dmabuf_page) {
 		.pfn = extent.pfn + (index - extent.start),
 		.nr = extent.npages - (index - extent.start),
+		.before = index - extent.start,
 		.max_order = kvm_dmabuf_max_order(&extent, base_gfn, index),
 		.mmio = extent.attrs & DMA_BUF_EXTENT_MMIO,
 		.cached = extent.attrs & DMA_BUF_EXTENT_CACHED,

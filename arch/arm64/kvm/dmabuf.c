@@ -52,16 +52,20 @@ bool kvm_arch_supports_cached_dmabuf(struct kvm *kvm)
 	return kvm_supports_cacheable_pfnmap() && !kvm_has_mte(kvm);
 }
 
-/* Shadow stage-2s have no reverse map.  Drop them once, not for each slot. */
-bool kvm_arch_unmap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range)
+/*
+ * Shadow stage-2s have no reverse map.  Drop them once, not for each slot.  What is
+ * unmapped is flushed by the page table code, before mmu_lock can be dropped.
+ */
+bool kvm_arch_unmap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range,
+			   bool flush)
 {
 	if (!kvm->arch.mmu.pgt)
-		return false;
+		return flush;
 
 	kvm_stage2_unmap_range(&kvm->arch.mmu, gfn_to_gpa(range->start),
 			       gfn_to_gpa(range->end - range->start),
 			       range->may_block);
-	return false;
+	return flush;
 }
 
 bool kvm_arch_finish_unmap_dmabuf(struct kvm *kvm)

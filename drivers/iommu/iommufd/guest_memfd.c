@@ -11,9 +11,23 @@
  * memory stops being private. Then the whole of the iopt_pages is revoked, in
  * all areas and domains, and that is for ever: which of the pages are good is
  * not known here, and who maps again knows. The areas keep their IOVAs until
- * they are unmapped.
+ * they are unmapped, and all of them reads as dirty: what devices wrote to the
+ * rest of the file since dirty bits were read last is not known any more.
  *
- * State and tracks are those of revocable.c.
+ * State and tracks are those of revocable.c. Guests are large, and their memory
+ * comes in single pages, so mapping, unmapping and reading dirty bits go step by
+ * step, see IOPT_GMEM_STEP. Between the steps of a mapping the mutex is free, for
+ * a revocation not to wait until all of it is there. What is mapped of a track is
+ * in iopt_track::mapped.
+ *
+ * There is no bound on what is mapped, as there is for dma-bufs. Page tables and
+ * tracks are charged to whose process maps. A revocation allocates nothing and
+ * fills nothing. It takes as long as unmapping the mappings that it meets, all of
+ * each of them and in all their domains, which for a small hole in large mappings
+ * is much more than the hole takes. For so long wait who takes memory out of this
+ * file, who attaches to it or faults pages of it in, and, when attributes of gfns
+ * change, who waits for slots_lock of that VM. All of them share the guest: who has
+ * the file to map it could as well punch it.
  *
  * Locks, in this order:
  *
@@ -31,19 +45,88 @@
 #include <linux/guest_memfd.h>
 #include <linux/iommu.h>
 #include <linux/iova_bitmap.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
 
 #include "io_pagetable.h"
+#include "iommufd_private.h"
+#include "iommufd_test.h"
+#include "selftest_gmem.h"
 
+/*
+ * How much is done at once, 262,144 IOPTEs at most. Steps end at multiples of
+ * it, so that no IOPTE, which is not larger than what it is mapped by, belongs
+ * to two of them.
+ */
+#ifdef CONFIG_IOMMUFD_TEST
+/* The same, unless a test sets it */
+#define IOPT_GMEM_STEP READ_ONCE(iommufd_test_gmem_step)
+#else
+#define IOPT_GMEM_STEP SZ_1G
+#endif
+
+/* Bytes from @iova to the end of its step, no more than @max */
+static size_t iopt_gmem_step(unsigned long iova, size_t max)
+{
+	size_t step = IOPT_GMEM_STEP;
+
+	return min_t(size_t, step - iova % step, max);
+}
+
+static void iopt_gmem_unmap(struct iopt_track *track, struct iopt_pages *pages)
+{
+	unsigned long iova = iopt_area_iova(track->area);
+
+	lockdep_assert_held(&pages->mutex);
+
+	while (track->mapped) {
+		size_t len = iopt_gmem_step(iova, track->mapped);
+
+		/* Returns when nothing of it is left in the IOTLB */
+		WARN_ON(iommu_unmap(track->domain, iova, len) != len);
+		iova += len;
+		track->mapped -= len;
+		cond_resched();
+	}
+}
+
+/* Drops the mutex. If the memory is revoked meanwhile nothing is mapped of it */
 static int iopt_gmem_map(struct iopt_track *track, struct iopt_pages *pages)
 {
 	struct iopt_area *area = track->area;
-	unsigned long iova = iopt_area_iova(area);
+	size_t length = iopt_area_length(area);
+	int rc;
 
-	return guest_memfd_map_iommu(&pages->gmem.importer, track->domain, iova,
-				     iopt_area_start_byte(area, iova),
-				     iopt_area_length(area), area->iommu_prot,
-				     READ_ONCE(area->iopt->disable_large_pages),
-				     GFP_KERNEL_ACCOUNT);
+	lockdep_assert_held(&pages->mutex);
+
+	while (pages->gmem.rev.live && track->mapped != length) {
+		unsigned long iova = iopt_area_iova(area) + track->mapped;
+		size_t len = iopt_gmem_step(iova, length - track->mapped);
+
+		rc = guest_memfd_map_iommu(&pages->gmem.importer, track->domain,
+					   iova,
+					   iopt_area_start_byte(area, iova),
+					   len, area->iommu_prot,
+					   READ_ONCE(area->iopt->disable_large_pages),
+					   GFP_KERNEL_ACCOUNT);
+		if (rc)
+			return rc;
+		track->mapped += len;
+		if (track->mapped == length)
+			return 0;
+
+		mutex_unlock(&pages->mutex);
+		iommufd_test_hold_at(MOCK_HOLD_GMEM_STEP);
+		cond_resched();
+		mutex_lock(&pages->mutex);
+	}
+	return 0;
+}
+
+static void iopt_gmem_remove(struct iopt_track *track, struct iopt_pages *pages)
+{
+	iopt_gmem_unmap(track, pages);
+	iopt_track_del(track);
 }
 
 static int iopt_gmem_add(struct iopt_area *area, struct iopt_pages *pages,
@@ -58,24 +141,12 @@ static int iopt_gmem_add(struct iopt_area *area, struct iopt_pages *pages,
 	if (!track)
 		return -ENOMEM;
 
-	if (pages->gmem.rev.live) {
-		rc = iopt_gmem_map(track, pages);
-		if (rc) {
-			kfree(track);
-			return rc;
-		}
-	}
+	/* First, for a revocation to find it */
 	iopt_track_add(&pages->gmem.rev, track);
-	return 0;
-}
-
-static void iopt_gmem_remove(struct iopt_track *track, struct iopt_pages *pages)
-{
-	lockdep_assert_held(&pages->mutex);
-
-	if (pages->gmem.rev.live)
-		iopt_track_unmap(track);
-	iopt_track_del(track);
+	rc = iopt_gmem_map(track, pages);
+	if (rc)
+		iopt_gmem_remove(track, pages);
+	return rc;
 }
 
 static void iopt_gmem_remove_all(struct iopt_area *area,
@@ -176,9 +247,11 @@ void iopt_gmem_unfill_domains(struct iopt_area *area, struct iopt_pages *pages)
  * @dirty: Where to record, its bitmap may be NULL
  *
  * A revocation must not free page tables that are being read, so this holds the
- * mutex. The user's bitmap is faulted in before that, part by part. Revoked
- * memory has no dirty bits: what was not read before is lost along with the
- * memory.
+ * mutex. The user's bitmap is faulted in before that, part by part, and what does
+ * not fit in a part is recorded when the mutex is free again.
+ *
+ * The dirty bits of an area go with its IOPTEs, while most of what was mapped may
+ * still be in the file. So all of a revoked area is dirty, until it is unmapped.
  *
  * The caller has the iova_rwsem.
  *
@@ -189,32 +262,38 @@ int iopt_gmem_read_dirty(struct iopt_area *area, struct iommu_domain *domain,
 			 struct iommu_dirty_bitmap *dirty)
 {
 	const struct iommu_dirty_ops *ops = domain->dirty_ops;
+	size_t align = area->iopt->iova_alignment;
 	struct iopt_pages *pages = area->pages;
+	int rc = 0;
 
 	lockdep_assert_held(&area->iopt->iova_rwsem);
 
-	while (length) {
-		size_t part = length;
-		int rc;
+	while (!rc && length) {
+		size_t part = iopt_gmem_step(iova, length);
 
 		if (dirty->bitmap) {
-			part = min(iova_bitmap_pin(dirty->bitmap, iova),
-				   length);
-			if (!part)
+			size_t pinned = iova_bitmap_pin(dirty->bitmap, iova);
+
+			if (!pinned)
 				return -EFAULT;
+			/* Whole pages, for what drivers can walk */
+			part = clamp(round_down(pinned, align), align, part);
 		}
 
-		guard(mutex)(&pages->mutex);
-		if (!pages->gmem.rev.live)
-			return 0;
-		rc = ops->read_and_clear_dirty(domain, iova, part, flags,
-					       dirty);
-		if (rc)
-			return rc;
+		mutex_lock(&pages->mutex);
+		if (pages->gmem.rev.live)
+			rc = ops->read_and_clear_dirty(domain, iova, part,
+						       flags, dirty);
+		else if (dirty->bitmap)
+			iova_bitmap_set(dirty->bitmap, iova, part);
+		mutex_unlock(&pages->mutex);
+
+		if (dirty->bitmap)
+			iova_bitmap_unpin(dirty->bitmap);
 		iova += part;
 		length -= part;
 	}
-	return 0;
+	return rc;
 }
 
 /* On return nothing of the pages is mapped, and nothing will ever be */
@@ -223,8 +302,13 @@ static void iopt_gmem_revoke(struct guest_memfd_importer *importer)
 	struct iopt_pages *pages =
 		container_of(importer, struct iopt_pages, gmem.importer);
 
+	struct iopt_revocable *rev = &pages->gmem.rev;
+	struct iopt_track *track;
+
 	guard(mutex)(&pages->mutex);
-	iopt_revocable_revoke(&pages->gmem.rev);
+	list_for_each_entry(track, &rev->tracks, pages_elm)
+		iopt_gmem_unmap(track, pages);
+	rev->live = false;
 }
 
 static const struct guest_memfd_importer_ops iopt_gmem_importer_ops = {

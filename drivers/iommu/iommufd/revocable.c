@@ -17,8 +17,8 @@
  * rely on them until it is released.
  *
  * Invariant, whenever the mutex is free: if live, each track is mapped as a
- * whole; otherwise none is, in part or in whole, and nothing of it is left in an
- * IOTLB.
+ * whole, except that one of a guest_memfd can still be on its way there; otherwise
+ * none is, in part or in whole, and nothing of it is left in an IOTLB.
  */
 #include <linux/slab.h>
 

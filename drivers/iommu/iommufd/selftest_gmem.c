@@ -2,9 +2,9 @@
 /*
  * A provider of guest_memfds without guests, for iommufd's selftest
  *
- * It does what KVM does, as far as importers can tell: pages are allocated when
- * somebody attaches, stay, and are freed by punching a hole, before which the
- * importers are told. Locks are as in KVM:
+ * It does what KVM does, as far as importers can tell: an importer is listed and
+ * then its pages are allocated, chunk by chunk. They stay, and are freed by
+ * punching a hole, before which the importers are told. Locks are as in KVM:
  *
  *	mock_gmem::invalidate_lock	pages leave the file
  *	guest_memfd_importers::lock
@@ -15,7 +15,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/guest_memfd.h>
+#include <linux/guest_memfd_provider.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/rwsem.h>
@@ -39,6 +39,9 @@ struct mock_gmem {
 /* As large as a fixed order makes it, so that importers can use large pages */
 #define MOCK_GMEM_ORDER 9
 
+/* How many pages an attach allocates at once, small enough to have several */
+#define MOCK_GMEM_CHUNK 4
+
 static void mock_gmem_free(struct mock_gmem *gmem, pgoff_t first, pgoff_t last)
 {
 	pgoff_t i;
@@ -55,7 +58,7 @@ static int mock_gmem_release(struct inode *inode, struct file *file)
 {
 	struct mock_gmem *gmem = file->private_data;
 
-	WARN_ON(!list_empty(&gmem->importers.list));
+	WARN_ON(!RB_EMPTY_ROOT(&gmem->importers.tree.rb_root));
 	mock_gmem_free(gmem, 0, gmem->nr - 1);
 	kvfree(gmem);
 	return 0;
@@ -75,8 +78,6 @@ static int mock_gmem_alloc_pages(struct mock_gmem *gmem, pgoff_t first,
 	for (i = first; i <= last; i++) {
 		struct page *page;
 
-		if (signal_pending(current))
-			return -EINTR;
 		if (i == gmem->poisoned)
 			return -EHWPOISON;
 		if (gmem->pages[i])
@@ -92,16 +93,34 @@ static int mock_gmem_alloc_pages(struct mock_gmem *gmem, pgoff_t first,
 static int mock_gmem_attach(struct guest_memfd_importer *importer)
 {
 	struct mock_gmem *gmem = importer->file->private_data;
+	pgoff_t first = importer->range.start;
+	pgoff_t last = importer->range.last;
+	pgoff_t i, end;
+	int rc;
 
-	if (importer->last >= gmem->nr)
+	if (last >= gmem->nr)
 		return -EINVAL;
 	if (gmem->flags & MOCK_GMEM_PRIVATE)
 		return -EOPNOTSUPP;
 
-	guard(rwsem_read)(&gmem->invalidate_lock);
-	guest_memfd_add_importer(&gmem->importers, importer);
-	iommufd_test_hold_at(MOCK_HOLD_GMEM_ATTACH);
-	return mock_gmem_alloc_pages(gmem, importer->first, importer->last);
+	scoped_guard(rwsem_read, &gmem->invalidate_lock)
+		guest_memfd_add_importer(&gmem->importers, importer);
+
+	for (i = first; i <= last; i = end + 1) {
+		end = min(last, i + MOCK_GMEM_CHUNK - 1);
+		scoped_guard(rwsem_read, &gmem->invalidate_lock) {
+			if (guest_memfd_is_revoked(importer))
+				return 0;
+			rc = mock_gmem_alloc_pages(gmem, i, end);
+		}
+		if (rc)
+			return rc;
+		if (i == first)
+			iommufd_test_hold_at(MOCK_HOLD_GMEM_ATTACH);
+		if (end != last && signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
 }
 
 static int mock_gmem_get_pfns(struct file *file, pgoff_t index, unsigned int nr,
@@ -222,6 +241,7 @@ static void mock_gmem_punch(struct mock_gmem *gmem, pgoff_t first, pgoff_t last)
 	iommufd_test_hold_at(MOCK_HOLD_REVOKE_BEGIN);
 	guest_memfd_revoke(&gmem->importers, first, last);
 	iommufd_test_hold_at(MOCK_HOLD_REVOKE_END);
+	guest_memfd_assert_revoked(&gmem->importers, first, last);
 	mock_gmem_free(gmem, first, last);
 }
 

@@ -8,7 +8,13 @@ struct file;
 struct iommu_test_cmd;
 
 /* Of selftest.c */
+#ifdef CONFIG_IOMMUFD_TEST
 void iommufd_test_hold_at(unsigned int point);
+#else
+static inline void iommufd_test_hold_at(unsigned int point)
+{
+}
+#endif
 
 /* The mock guest_memfd, see selftest_gmem.c */
 void mock_gmem_init(void);

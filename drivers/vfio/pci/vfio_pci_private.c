@@ -24,31 +24,35 @@
  *    pages.  That lasts as long as the buffer;
  *  - nothing but priv->private changes with it: a reset leaves it alone.
  */
+#include <linux/cleanup.h>
 #include <linux/dma-resv.h>
+#include <linux/minmax.h>
 #include <linux/pci.h>
 #include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
 
 #include "vfio_pci_priv.h"
 
-/* Who has many ranges waits long, and can be killed: -EINTR. */
-static int vfio_pci_dma_bufs_overlap(struct vfio_pci_dma_buf *priv,
-				     struct vfio_pci_dma_buf *other)
+/* Who has many ranges waits, but not long for each buffer that there is. */
+static bool vfio_pci_dma_bufs_overlap(struct vfio_pci_dma_buf *a,
+				      struct vfio_pci_dma_buf *b)
 {
 	u32 i;
 
-	if (priv->region_index != other->region_index)
-		return 0;
+	if (a->region_index != b->region_index)
+		return false;
+	if (a->nr_by_addr > b->nr_by_addr)
+		swap(a, b);
 
-	for (i = 0; i < priv->nr_ranges; i++) {
-		if (vfio_pci_dma_buf_overlaps(other, priv->phys_vec[i].paddr,
-					      priv->phys_vec[i].len))
-			return 1;
-		if (fatal_signal_pending(current))
-			return -EINTR;
+	for (i = 0; i < a->nr_by_addr; i++) {
+		if (vfio_pci_dma_buf_overlaps(b, a->by_addr[i].paddr,
+					      a->by_addr[i].len))
+			return true;
 		cond_resched();
 	}
 
-	return 0;
+	return false;
 }
 
 /* Without a file a buffer has no importers, its release comes next. */
@@ -67,7 +71,6 @@ static int vfio_pci_private_conflict(struct vfio_pci_core_device *vdev,
 				     struct vfio_pci_dma_buf *priv, bool private)
 {
 	struct vfio_pci_dma_buf *other;
-	int ret;
 
 	lockdep_assert_held(&vdev->dmabufs_lock);
 
@@ -76,11 +79,11 @@ static int vfio_pci_private_conflict(struct vfio_pci_core_device *vdev,
 		    (other->private == private &&
 		     !(other->own_causes & VFIO_PCI_CAUSE_CONVERT)))
 			continue;
-		ret = vfio_pci_dma_bufs_overlap(priv, other);
-		if (ret < 0)
-			return ret;
-		if (ret && vfio_pci_dma_buf_has_file(other))
+		if (vfio_pci_dma_bufs_overlap(priv, other) &&
+		    vfio_pci_dma_buf_has_file(other))
 			return -EBUSY;
+		if (fatal_signal_pending(current))
+			return -EINTR;
 	}
 
 	return 0;
@@ -190,6 +193,88 @@ static int vfio_pci_private_set(struct vfio_pci_core_device *vdev,
 	return ret;
 }
 
+/* A range of a new buffer, and how far private memory goes that begins before. */
+struct vfio_pci_private_range {
+	phys_addr_t start;
+	phys_addr_t end;
+	phys_addr_t reach;
+};
+
+static int vfio_pci_private_range_cmp(const void *a, const void *b)
+{
+	const struct vfio_pci_private_range *x = a, *y = b;
+
+	return cmp_int(x->start, y->start);
+}
+
+/* All that begins at @vec or behind, up to its end, is inside of it. */
+static void vfio_pci_private_reach(struct vfio_pci_private_range *ranges, u32 nr,
+				   const struct phys_vec *vec)
+{
+	u32 low = 0, high = nr;
+
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (ranges[mid].start < vec->paddr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low < nr)
+		ranges[low].reach = max(ranges[low].reach, vec->paddr + vec->len);
+}
+
+/*
+ * Is each range of @priv inside of one of another buffer that is private?  The
+ * ranges of the others are walked once, whoever may have that many.
+ */
+static int vfio_pci_private_inside(struct vfio_pci_core_device *vdev,
+				   struct vfio_pci_dma_buf *priv)
+{
+	struct vfio_pci_private_range *ranges __free(kvfree) = NULL;
+	struct vfio_pci_dma_buf *other;
+	phys_addr_t reach = 0;
+	u32 i;
+
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
+	ranges = kvmalloc_array(priv->nr_ranges, sizeof(*ranges),
+				GFP_KERNEL_ACCOUNT);
+	if (!ranges)
+		return -ENOMEM;
+	for (i = 0; i < priv->nr_ranges; i++) {
+		ranges[i].start = priv->phys_vec[i].paddr;
+		ranges[i].end = ranges[i].start + priv->phys_vec[i].len;
+		ranges[i].reach = 0;
+	}
+	sort_nonatomic(ranges, priv->nr_ranges, sizeof(*ranges),
+		       vfio_pci_private_range_cmp, NULL);
+
+	list_for_each_entry(other, &vdev->dmabufs, dmabufs_elm) {
+		if (!other->private ||
+		    (other->own_causes & VFIO_PCI_CAUSE_CONVERT) ||
+		    other->region_index != priv->region_index ||
+		    !vfio_pci_dma_buf_has_file(other))
+			continue;
+		for (i = 0; i < other->nr_by_addr; i++) {
+			vfio_pci_private_reach(ranges, priv->nr_ranges,
+					       &other->by_addr[i]);
+			cond_resched();
+		}
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+
+	for (i = 0; i < priv->nr_ranges; i++) {
+		reach = max(reach, ranges[i].reach);
+		if (reach < ranges[i].end)
+			return -EBUSY;
+	}
+
+	return 0;
+}
+
 /**
  * vfio_pci_private_add - is the memory of a new dma-buf private?
  * @vdev: its owner
@@ -201,13 +286,11 @@ static int vfio_pci_private_set(struct vfio_pci_core_device *vdev,
  * Context: dmabufs_lock held, @priv is not in the list.
  *
  * Return: 0; -EBUSY if only a part of it is private, or a part is just becoming
- * private or shared; -EINTR if a fatal signal came
+ * private or shared; -ENOMEM; -EINTR if a fatal signal came
  */
 int vfio_pci_private_add(struct vfio_pci_core_device *vdev,
 			 struct vfio_pci_dma_buf *priv)
 {
-	struct vfio_pci_dma_buf *other;
-	u32 i;
 	int ret;
 
 	ret = vfio_pci_private_conflict(vdev, priv, false);
@@ -215,24 +298,9 @@ int vfio_pci_private_add(struct vfio_pci_core_device *vdev,
 		return ret;
 
 	/* It has private memory: then there must be nothing else. */
-	for (i = 0; i < priv->nr_ranges; i++) {
-		bool covered = false;
-
-		list_for_each_entry(other, &vdev->dmabufs, dmabufs_elm) {
-			if (other->private &&
-			    !(other->own_causes & VFIO_PCI_CAUSE_CONVERT) &&
-			    vfio_pci_dma_buf_has_file(other) &&
-			    vfio_pci_dma_buf_covers(other, &priv->phys_vec[i])) {
-				covered = true;
-				break;
-			}
-		}
-		if (!covered)
-			return -EBUSY;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
+	ret = vfio_pci_private_inside(vdev, priv);
+	if (ret)
+		return ret;
 
 	priv->private = true;
 	vfio_pci_dma_buf_born_unmappable(priv);

@@ -71,8 +71,10 @@ u32 vfio_pci_causes(struct vfio_pci_core_device *vdev);
  * @size: of all ranges, in bytes
  * @phys_vec: the ranges, in the order of the buffer
  * @starts: offset in the buffer of each range
+ * @by_addr: the same memory sorted by address, what overlaps or adjoins merged
  * @provider: of P2PDMA
  * @nr_ranges: entries of @phys_vec and @starts
+ * @nr_by_addr: entries of @by_addr
  * @region_index: which BAR
  * @attrs: DMA_BUF_EXTENT_READ and so on, the same for all ranges
  * @host_unmappable: the user has asked for it, under dmabufs_lock
@@ -95,8 +97,10 @@ struct vfio_pci_dma_buf {
 	size_t size;
 	struct phys_vec *phys_vec;
 	u64 *starts;
+	struct phys_vec *by_addr;
 	struct p2pdma_provider *provider;
 	u32 nr_ranges;
+	u32 nr_by_addr;
 	u32 region_index;
 	u32 attrs;
 	bool host_unmappable;
@@ -128,8 +132,6 @@ int vfio_pci_feature_dma_buf_private(struct vfio_pci_core_device *vdev,
 /* vfio_pci_unmappable.c: for vfio_pci_private.c */
 bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv, phys_addr_t start,
 			       u64 len);
-bool vfio_pci_dma_buf_covers(struct vfio_pci_dma_buf *priv,
-			     const struct phys_vec *vec);
 void vfio_pci_dma_buf_born_unmappable(struct vfio_pci_dma_buf *priv);
 
 /* vfio_pci_revoke.c: for vfio_pci_private.c */

@@ -133,6 +133,23 @@ ssize_t vfio_pci_unmappable_bar_rw(struct vfio_pci_core_device *vdev,
 }
 
 #if IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
+/* The first entry of priv->by_addr that ends behind @addr, or how many there are. */
+static u32 vfio_pci_dma_buf_bisect(struct vfio_pci_dma_buf *priv, phys_addr_t addr)
+{
+	u32 low = 0, high = priv->nr_by_addr;
+
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (priv->by_addr[mid].paddr + priv->by_addr[mid].len <= addr)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+
+	return low;
+}
+
 /**
  * vfio_pci_host_access_begin - the user is about to read or write a BAR
  * @vdev: the device
@@ -181,33 +198,9 @@ void vfio_pci_host_access_end(struct vfio_pci_core_device *vdev)
 bool vfio_pci_dma_buf_overlaps(struct vfio_pci_dma_buf *priv, phys_addr_t start,
 			       u64 len)
 {
-	u32 i;
+	u32 i = vfio_pci_dma_buf_bisect(priv, start);
 
-	for (i = 0; i < priv->nr_ranges; i++) {
-		struct phys_vec *vec = &priv->phys_vec[i];
-
-		if (start < vec->paddr + vec->len && vec->paddr < start + len)
-			return true;
-	}
-
-	return false;
-}
-
-/* Does one range of a dma-buf have all of these bytes? */
-bool vfio_pci_dma_buf_covers(struct vfio_pci_dma_buf *priv,
-			     const struct phys_vec *vec)
-{
-	phys_addr_t end = vec->paddr + vec->len;
-	u32 i;
-
-	for (i = 0; i < priv->nr_ranges; i++) {
-		const struct phys_vec *range = &priv->phys_vec[i];
-
-		if (vec->paddr >= range->paddr && end <= range->paddr + range->len)
-			return true;
-	}
-
-	return false;
+	return i < priv->nr_by_addr && priv->by_addr[i].paddr < start + len;
 }
 
 /*
@@ -301,11 +294,11 @@ static void vfio_pci_dma_buf_zap(struct vfio_pci_dma_buf *priv)
 	phys_addr_t bar = pci_resource_start(vdev->pdev, priv->region_index);
 	u32 i;
 
-	for (i = 0; i < priv->nr_ranges; i++)
+	for (i = 0; i < priv->nr_by_addr; i++)
 		unmap_mapping_range(vdev->vdev.inode->i_mapping,
 				    VFIO_PCI_INDEX_TO_OFFSET(priv->region_index) +
-				    priv->phys_vec[i].paddr - bar,
-				    priv->phys_vec[i].len, true);
+				    priv->by_addr[i].paddr - bar,
+				    priv->by_addr[i].len, true);
 }
 
 static int vfio_pci_dma_buf_set_unmappable(struct vfio_pci_core_device *vdev,

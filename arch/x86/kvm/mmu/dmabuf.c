@@ -228,16 +228,54 @@ int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
 }
 
 /*
- * The leaf before @gfn was just mapped, with @level.  If it is one of a dma-buf,
- * go on to the end of its page table, or to @end if that comes first: a whole
- * extent of the buffer is known to be contiguous, and to look up each leaf of it
- * is most of the cost of mapping it.  Within one page table, which is one block
- * of the level above, all leaves of an extent have the same level.
+ * The emulator cannot access @gfn, and would make MMIO of it.  A page fault on what
+ * is private exits, and never gets here; but an instruction that is emulated because
+ * of one operand can have another one.
  *
- * Returns the first gfn that was not mapped.
+ * Returns 0 if it can be MMIO, -EFAULT if the access ends as the fault would have and
+ * the exit is prepared, and -EPERM where the fault would have been resolved: there is
+ * nothing to convert, and nothing that KVM can do.
  */
-gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
-			       u8 level)
+int kvm_dmabuf_emulate_private(struct kvm_vcpu *vcpu, gfn_t gfn, bool write)
+{
+	const struct kvm_memory_slot *slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn);
+	bool private = kvm_mem_is_private(vcpu->kvm, gfn);
+	struct kvm_dmabuf_page page;
+	u64 flags = 0;
+
+	if (!kvm_slot_is_dmabuf(slot))
+		return 0;
+
+	if (kvm_dmabuf_get_pfn(vcpu->kvm, slot, gfn, &page))
+		flags = KVM_MEMORY_EXIT_FLAG_REVOKED;
+	else if (page.private != private)
+		flags = KVM_MEMORY_EXIT_FLAG_BACKING;
+
+	if (!private && flags != KVM_MEMORY_EXIT_FLAG_BACKING)
+		return 0;
+	if (!flags)
+		return -EPERM;
+
+	kvm_prepare_memory_fault_exit(vcpu, gfn_to_gpa(gfn), PAGE_SIZE, write,
+				      false, private);
+	vcpu->run->memory_fault.flags |= flags;
+	return -EFAULT;
+}
+
+/*
+ * Map the leaves from @start to @end that have @gfn in their extent and their page
+ * table.  @gfn is the first one of a leaf, which may be @mapped, and which @start may be
+ * in the middle of.
+ * A whole extent of the buffer is known to be contiguous, and to look up each leaf of
+ * it is most of the cost of mapping it.  Within one page table, which is one block of
+ * the level above, all leaves of an extent have the same level.
+ *
+ * Returns the first gfn that was not mapped, or @gfn.
+ */
+static gfn_t kvm_mmu_map_dmabuf_run(struct kvm_vcpu *vcpu,
+				    struct kvm_memory_slot *slot, gfn_t gfn,
+				    gfn_t start, gfn_t end, u8 level,
+				    bool mapped)
 {
 	struct kvm_page_fault fault = {
 		.addr = gfn_to_gpa(gfn),
@@ -246,21 +284,14 @@ gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 		.max_level = level,
 		.req_level = level,
 		.goal_level = level,
-		.gfn = gfn,
-		.slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn),
+		.slot = slot,
 	};
 	gfn_t nr_pages = KVM_PAGES_PER_HPAGE(level);
+	gfn_t table = gfn_round_for_level(gfn, level + 1);
 	struct kvm_dmabuf_page page;
 
-	/*
-	 * The leaf before may be one of another slot.  Nobody would zap what is
-	 * mapped into one that is being deleted: that happened already.
-	 */
-	if (!kvm_is_visible_memslot(fault.slot))
-		return gfn;
-
 	/* Memory attributes may say that a leaf is not like the one before. */
-	if (!tdp_mmu_enabled || !kvm_slot_is_dmabuf(fault.slot) ||
+	if (!tdp_mmu_enabled || !kvm_slot_is_dmabuf(slot) ||
 	    kvm_arch_has_private_mem(vcpu->kvm))
 		return gfn;
 
@@ -270,38 +301,64 @@ gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
 	smp_rmb();
 
 	/* There are no private gfns, see above. */
-	if (kvm_dmabuf_get_pfn(vcpu->kvm, fault.slot, gfn, &page) ||
+	if (kvm_dmabuf_get_pfn(vcpu->kvm, slot, gfn, &page) ||
 	    page.private || !page.readable ||
 	    min_t(u8, kvm_dmabuf_page_max_level(&page), max_huge_page_level) != level)
 		return gfn;
 
-	fault.pfn = page.pfn;
-	fault.map_writable = page.writable;
-	fault.memtype = page_memtype(&page);
-
+	start = round_up(max3(start, gfn - page.before, table), nr_pages);
 	end = min3(round_up(end, nr_pages),
 		   gfn + round_down(page.nr, nr_pages),
-		   gfn_round_for_level(gfn, level + 1) +
-		   KVM_PAGES_PER_HPAGE(level + 1));
-	kvm_dmabuf_will_map(fault.slot, gfn, end);
+		   table + KVM_PAGES_PER_HPAGE(level + 1));
+	if (mapped && start == gfn)
+		start += nr_pages;
+	if (start >= end)
+		return gfn;
+
+	fault.gfn = start;
+	fault.pfn = page.pfn + start - gfn;
+	fault.map_writable = page.writable;
+	fault.memtype = page_memtype(&page);
+	kvm_dmabuf_will_map(slot, start, end);
 
 	read_lock(&vcpu->kvm->mmu_lock);
 	if (!kvm_mmu_is_dmabuf_fault_stale(vcpu, &fault))
-		gfn = kvm_tdp_mmu_map_ahead(vcpu, &fault, end);
+		gfn = max(gfn, kvm_tdp_mmu_map_ahead(vcpu, &fault, end));
 	read_unlock(&vcpu->kvm->mmu_lock);
 
 	return gfn;
 }
 
-/* How many leaves a fault may map that nobody has asked for. */
+/*
+ * The leaf before @gfn was just mapped, with @level.  If it is one of a dma-buf,
+ * go on to the end of its page table, or to @end if that comes first.
+ *
+ * Returns the first gfn that was not mapped.
+ */
+gfn_t kvm_mmu_map_dmabuf_ahead(struct kvm_vcpu *vcpu, gfn_t gfn, gfn_t end,
+			       u8 level)
+{
+	struct kvm_memory_slot *slot = kvm_vcpu_gfn_to_memslot(vcpu, gfn);
+
+	/*
+	 * The leaf before may be one of another slot.  Nobody would zap what is
+	 * mapped into one that is being deleted: that happened already.
+	 */
+	if (!kvm_is_visible_memslot(slot))
+		return gfn;
+
+	return kvm_mmu_map_dmabuf_run(vcpu, slot, gfn, gfn, end, level, false);
+}
+
+/* How many leaves a fault of a guest that goes through may map ahead of it. */
 #define KVM_DMABUF_FAULT_AHEAD	64
 
 /*
  * A guest that faulted on one leaf after the other will do so on the next, and
  * an exit costs more than to map some leaves.  A guest that had the neighbours
  * when the memory was taken away will want them back: all that there is a page
- * table for.  Without accessed bits a leaf that was mapped ahead faults
- * nevertheless.
+ * table for, and that can be mapped in one go, which is the extent of this one.
+ * Without accessed bits a leaf that was mapped ahead faults nevertheless.
  */
 void __kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
 				  const struct kvm_page_fault *fault)
@@ -313,19 +370,13 @@ void __kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
 	if (fault->prefetch || !kvm_ad_enabled)
 		return;
 
-	if (kvm_dmabuf_had_mapped(fault->slot, fault->gfn, &start, &end)) {
-		start = max(round_up(start, nr_pages),
-			    gfn_round_for_level(first, fault->goal_level + 1));
-		/* Nothing but this one? */
-		if (start == first)
-			start += nr_pages;
-	} else {
-		start = first + nr_pages;
-		end = start + KVM_DMABUF_FAULT_AHEAD * nr_pages;
-	}
-
-	if (start < end)
-		kvm_mmu_map_dmabuf_ahead(vcpu, start, end, fault->goal_level);
+	if (kvm_dmabuf_had_mapped(fault->slot, fault->gfn, &start, &end))
+		kvm_mmu_map_dmabuf_run(vcpu, fault->slot, first, start, end,
+				       fault->goal_level, true);
+	else
+		kvm_mmu_map_dmabuf_ahead(vcpu, first + nr_pages,
+					 first + (KVM_DMABUF_FAULT_AHEAD + 1) * nr_pages,
+					 fault->goal_level);
 }
 
 /*
@@ -438,25 +489,32 @@ static bool kvm_rmap_zap_dmabuf_level(struct kvm *kvm,
 	return flush;
 }
 
-bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range)
+bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *slots,
+			 bool flush)
 {
-	const struct kvm_memory_slot *slot = range->slot;
-	bool flush;
+	const struct kvm_memory_slot *slot = slots->slot;
+	struct kvm_gfn_range part = *slots, *range = &part;
 	int level;
+
+	/*
+	 * If it goes on into other slots there were no rmaps when that was
+	 * decided.  Nothing that faulted since then can have used any.
+	 */
+	part.end = min(part.end, slot->base_gfn + slot->npages);
 
 	/*
 	 * The slot was looked up and replaced before there were rmaps.  Nothing
 	 * that faulted since then can have used it.
 	 */
 	if (!slot->arch.rmap_used[0])
-		return false;
+		return flush;
 
 	/*
 	 * From the largest to the smallest: while mmu_lock is dropped a huge page
 	 * can be split, and then its parts have to be still to come.
 	 */
 	flush = kvm_rmap_zap_level(kvm, slot, PG_LEVEL_1G, range->start,
-				   range->end, range->may_block, false);
+				   range->end, range->may_block, flush);
 	for (level = PG_LEVEL_2M; level >= PG_LEVEL_4K; level--)
 		flush = kvm_rmap_zap_dmabuf_level(kvm, range, level, flush);
 

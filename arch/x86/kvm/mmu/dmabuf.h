@@ -56,7 +56,8 @@ kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
 bool kvm_rmap_zap_level(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			int level, gfn_t start, gfn_t end, bool can_yield,
 			bool flush);
-bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range);
+bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range,
+			 bool flush);
 void kvm_rmap_set_used(const struct kvm_memory_slot *slot, gfn_t gfn,
 		       int level);
 #else
@@ -108,9 +109,9 @@ static inline void kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
 }
 
 static inline bool kvm_rmap_zap_dmabuf(struct kvm *kvm,
-				       struct kvm_gfn_range *range)
+				       struct kvm_gfn_range *range, bool flush)
 {
-	return false;
+	return flush;
 }
 
 static inline void kvm_rmap_set_used(const struct kvm_memory_slot *slot,

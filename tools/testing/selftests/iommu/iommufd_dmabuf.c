@@ -1187,6 +1187,63 @@ TEST_F(iommufd_dmabuf, interrupt)
 	close(waiter.dfd);
 }
 
+#define BUFINFO "/sys/kernel/debug/dma_buf/bufinfo"
+
+static void *bufinfo_thread(void *arg)
+{
+	int fd = open(BUFINFO, O_RDONLY);
+	char buf[4096];
+
+	__atomic_store_n((pid_t *)arg, gettid(), __ATOMIC_RELEASE);
+	while (read(fd, buf, sizeof(buf)) > 0)
+		;
+	close(fd);
+	return NULL;
+}
+
+static bool thread_sleeps(pid_t tid)
+{
+	char path[64];
+	char state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	file = fopen(path, "r");
+	if (!file)
+		return true;
+	if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(file);
+	return state == 'S' || state == 'D';
+}
+
+/* Who reads bufinfo waits for a busy exporter, and nobody waits for him */
+TEST_F(iommufd_dmabuf, bufinfo)
+{
+	struct revoker revoker;
+	pthread_t reader;
+	pid_t tid = 0;
+	int other;
+	int dfd;
+
+	if (access(BUFINFO, R_OK))
+		SKIP(return, "no debugfs");
+
+	test_cmd_get_dmabuf(PAGE_SIZE, &dfd);
+	revoker_start(_metadata, &revoker, self->fd, dfd);
+	ASSERT_EQ(0, pthread_create(&reader, NULL, bufinfo_thread, &tid));
+	while (!__atomic_load_n(&tid, __ATOMIC_ACQUIRE) || !thread_sleeps(tid))
+		usleep(1000);
+
+	/* Export and release go on, of the same exporter */
+	test_cmd_get_dmabuf(PAGE_SIZE, &other);
+	ASSERT_EQ(0, close(other));
+	EXPECT_EQ(EBUSY, pthread_tryjoin_np(reader, NULL));
+	revoker_finish(_metadata, &revoker);
+	ASSERT_EQ(0, pthread_join(reader, NULL));
+	close(dfd);
+}
+
 /* What is revoked goes to another process as well, and is restored there */
 TEST_F(iommufd_dmabuf, change_process_revoked)
 {

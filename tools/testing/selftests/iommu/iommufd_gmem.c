@@ -7,6 +7,8 @@
  * its IOTLB. What only KVM and a device can show is in
  * tools/testing/selftests/kvm/guest_memfd_dma_test.c.
  */
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,7 +16,9 @@
 #include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <linux/userfaultfd.h>
 
 #include "iommufd_utils.h"
 
@@ -47,6 +51,8 @@ FIXTURE(iommufd_gmem)
 FIXTURE_VARIANT(iommufd_gmem)
 {
 	unsigned int mock_domains;
+	/* All at once, as is usual with a slice of less than 1 GiB */
+	bool large_steps;
 };
 
 FIXTURE_SETUP(iommufd_gmem)
@@ -55,6 +61,9 @@ FIXTURE_SETUP(iommufd_gmem)
 
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
+	ASSERT_EQ(0, _test_cmd_set_gmem_step(self->fd, variant->large_steps ?
+							       GMEM_STEP_DEFAULT :
+							       GMEM_STEP_SMALL));
 	test_ioctl_ioas_alloc(&self->ioas_id);
 	for (i = 0; i != variant->mock_domains; i++)
 		test_cmd_mock_domain(self->ioas_id, &self->stdev_id,
@@ -66,6 +75,7 @@ FIXTURE_TEARDOWN(iommufd_gmem)
 {
 	close(self->gfd);
 	teardown_iommufd(self->fd, _metadata);
+	reset_gmem_step();
 }
 
 FIXTURE_VARIANT_ADD(iommufd_gmem, no_domain)
@@ -80,6 +90,17 @@ FIXTURE_VARIANT_ADD(iommufd_gmem, mock_domain)
 FIXTURE_VARIANT_ADD(iommufd_gmem, two_mock_domain)
 {
 	.mock_domains = 2,
+};
+
+FIXTURE_VARIANT_ADD(iommufd_gmem, no_domain_large_steps)
+{
+	.large_steps = true,
+};
+
+FIXTURE_VARIANT_ADD(iommufd_gmem, mock_domain_large_steps)
+{
+	.mock_domains = 1,
+	.large_steps = true,
 };
 
 /* Map the slice, check it in a domain there before and in one that comes later */
@@ -142,6 +163,7 @@ TEST_F(iommufd_gmem, capability)
 
 TEST_F(iommufd_gmem, errors)
 {
+	unsigned int flags;
 	__u64 iova;
 	int gfd;
 
@@ -169,12 +191,10 @@ TEST_F(iommufd_gmem, errors)
 
 	/* IOVAs */
 	if (variant->mock_domains) {
-		EXPECT_ERRNO(EINVAL,
-			     _test_ioctl_ioas_map_file(
-				     self->fd, self->ioas_id, self->gfd, 0,
-				     GMEM_SIZE,
-				     &(__u64){ MOCK_APERTURE_LAST + 1UL },
-				     MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA));
+		iova = MOCK_APERTURE_LAST + 1UL;
+		flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA;
+		test_err_ioctl_ioas_map_file_flags(EINVAL, self->gfd, 0,
+						   GMEM_SIZE, &iova, flags);
 	}
 
 	/* Memory that devices cannot share with the guest */
@@ -200,6 +220,25 @@ TEST_F(iommufd_gmem, errors)
 	test_err_ioctl_ioas_unmap(ENOENT, 0, UINT64_MAX - 1);
 }
 
+static int gmem_hold(int fd, unsigned int action, unsigned int point)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_HOLD,
+		.hold = { .action = action, .point = point },
+	};
+
+	return ioctl(fd, IOMMU_TEST_CMD, &cmd);
+}
+
+static void wait_held(int fd)
+{
+	while (gmem_hold(fd, MOCK_HOLD_QUERY, 0)) {
+		assert(errno == EAGAIN);
+		sched_yield();
+	}
+}
+
 static void handle_signal(int sig)
 {
 }
@@ -208,12 +247,6 @@ static void handle_signal(int sig)
 TEST_F(iommufd_gmem, signal)
 {
 	struct sigaction sa = { .sa_handler = handle_signal };
-	struct iommu_test_cmd hold = {
-		.size = sizeof(hold),
-		.op = IOMMU_TEST_OP_HOLD,
-		.hold = { .action = MOCK_HOLD_ARM,
-			  .point = MOCK_HOLD_GMEM_ATTACH },
-	};
 	sigset_t set, old;
 	__u64 iova;
 	pid_t pid;
@@ -223,7 +256,7 @@ TEST_F(iommufd_gmem, signal)
 	sigaddset(&set, SIGUSR1);
 	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, &old));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_TEST_CMD, &hold));
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_ATTACH));
 
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -236,12 +269,9 @@ TEST_F(iommufd_gmem, signal)
 		_exit(errno == EINTR ? 0 : 2);
 	}
 
-	hold.hold.action = MOCK_HOLD_QUERY;
-	while (ioctl(self->fd, IOMMU_TEST_CMD, &hold) && errno == EAGAIN)
-		sched_yield();
+	wait_held(self->fd);
 	ASSERT_EQ(0, kill(pid, SIGUSR1));
-	hold.hold.action = MOCK_HOLD_RELEASE;
-	ASSERT_EQ(0, ioctl(self->fd, IOMMU_TEST_CMD, &hold));
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_EQ(0, status);
 
@@ -272,17 +302,19 @@ TEST_F(iommufd_gmem, punch)
 	size_t length = PAGE_SIZE * 4;
 	unsigned int i;
 	__u64 iova;
+	int rc;
 
 	for (i = 0; i != ARRAY_SIZE(holes); i++) {
 		test_ioctl_ioas_map_file(self->gfd, offset, length, &iova);
 		test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH,
 				     holes[i].start * PAGE_SIZE,
 				     holes[i].nr * PAGE_SIZE);
-		if (variant->mock_domains)
-			ASSERT_EQ(0, _test_cmd_check_gmem(
-					     self->fd, self->hwpt_id, self->gfd,
-					     offset, iova, length,
-					     !holes[i].revokes));
+		if (variant->mock_domains) {
+			rc = _test_cmd_check_gmem(self->fd, self->hwpt_id,
+						  self->gfd, offset, iova,
+						  length, !holes[i].revokes);
+			ASSERT_EQ(0, rc);
+		}
 		test_ioctl_ioas_unmap(iova, length);
 
 		/* And once more: what was punched is allocated again */
@@ -570,7 +602,7 @@ TEST_F(iommufd_gmem, accounting)
 /* Dirty pages are those of the mapping, and none when it is revoked */
 TEST_F(iommufd_gmem, dirty)
 {
-	__u64 bitmap[2] __attribute__((aligned(8)));
+	__u64 bitmap[2];
 	__u32 stdev_id, device_id, hwpt_id, hwpt_attached;
 	struct iommu_option cmd = {
 		.size = sizeof(cmd),
@@ -580,6 +612,7 @@ TEST_F(iommufd_gmem, dirty)
 		.object_id = self->ioas_id,
 	};
 	__u64 iova = MOCK_APERTURE_START;
+	unsigned int i;
 	__u64 nr;
 
 	if (variant->mock_domains)
@@ -623,21 +656,401 @@ TEST_F(iommufd_gmem, dirty)
 				  PAGE_SIZE, bitmap, 0);
 	ASSERT_EQ(0xe7, bitmap[0]);
 
-	/* Revoked: clean, and no error */
-	bitmap[0] = 0xff;
-	test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, GMEM_SIZE, iova,
-				       PAGE_SIZE, bitmap, &nr);
+	/* Revoked: all that is asked for is dirty, each time, and no more */
 	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
 	test_gmem_unmapped(hwpt_id, self->gfd, iova, GMEM_SIZE);
+	for (i = 0; i != 3; i++) {
+		bitmap[0] = 0;
+		bitmap[1] = 0;
+		test_cmd_get_dirty_bitmap(
+			self->fd, hwpt_id, GMEM_SIZE, iova, PAGE_SIZE, bitmap,
+			i ? 0 : IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR);
+		ASSERT_EQ(0xff, bitmap[0]);
+		ASSERT_EQ(0, bitmap[1]);
+	}
+	bitmap[0] = 0;
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, PAGE_SIZE * 2,
+				  iova + PAGE_SIZE * 3, PAGE_SIZE, bitmap, 0);
+	ASSERT_EQ(0x3, bitmap[0]);
+	test_cmd_set_dirty_tracking(hwpt_id, false);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
 	bitmap[0] = 0;
 	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, GMEM_SIZE, iova,
 				  PAGE_SIZE, bitmap, 0);
-	ASSERT_EQ(0, bitmap[0]);
-	test_cmd_set_dirty_tracking(hwpt_id, false);
-	test_cmd_set_dirty_tracking(hwpt_id, true);
+	ASSERT_EQ(0xff, bitmap[0]);
 
 	test_ioctl_destroy(hwpt_id);
 	test_ioctl_destroy(stdev_id);
+}
+
+/* A domain with dirty tracking, of a device that comes to the IOAS */
+static __u32 dirty_domain(struct __test_metadata *_metadata,
+			  FIXTURE_DATA(iommufd_gmem) *self)
+{
+	__u32 hwpt_attached, hwpt_id;
+
+	test_cmd_mock_domain_flags(self->ioas_id, 0, &self->stdev_id,
+				   &hwpt_attached, &self->device_id);
+	test_cmd_hwpt_alloc(self->device_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+	return hwpt_id;
+}
+
+/*
+ * With a bit for each byte of memory the bitmap of some mebibytes does not fit
+ * in what the kernel pins at once, and where it goes on is in the middle of a
+ * page.
+ */
+#define WINDOW_MAPPINGS 9
+#define WINDOW_GMEM_SIZE (PAGE_SIZE * 512)
+#define WINDOW_SIZE (WINDOW_GMEM_SIZE * WINDOW_MAPPINGS)
+#define WINDOW_BITMAP_SIZE (WINDOW_SIZE / BITS_PER_BYTE)
+/* Pages that a page can hold pointers to */
+#define PINNED_SIZE (PAGE_SIZE / sizeof(void *) * PAGE_SIZE)
+#define BITMAP_SKEW sizeof(__u64)
+
+static void window_setup(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(iommufd_gmem) *self)
+{
+	unsigned int i;
+	int gfd;
+
+	test_cmd_get_gmem(WINDOW_GMEM_SIZE, MOCK_GMEM_CONTIGUOUS, &gfd);
+	for (i = 0; i != WINDOW_MAPPINGS; i++)
+		test_ioctl_ioas_map_fixed_file(gfd, 0, WINDOW_GMEM_SIZE,
+					       MOCK_APERTURE_START +
+					       i * WINDOW_GMEM_SIZE);
+	close(self->gfd);
+	self->gfd = gfd;
+}
+
+static void window_set_dirty(struct __test_metadata *_metadata,
+			     FIXTURE_DATA(iommufd_gmem) *self, __u32 hwpt_id)
+{
+	__u64 dirty[512 * WINDOW_MAPPINGS / 64];
+	__u64 nr;
+
+	memset(dirty, 0xff, sizeof(dirty));
+	test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, WINDOW_SIZE,
+				       MOCK_APERTURE_START, PAGE_SIZE, dirty,
+				       &nr);
+	ASSERT_EQ(512 * WINDOW_MAPPINGS, nr);
+}
+
+/* Memory that is not there yet, with a page before and one after the bitmap */
+static __u8 *window_bitmap(void)
+{
+	__u8 *mem = mmap(NULL, WINDOW_BITMAP_SIZE + PAGE_SIZE * 2,
+			 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
+
+	assert(mem != MAP_FAILED);
+	return mem + PAGE_SIZE;
+}
+
+static void window_unmap(__u8 *bitmap)
+{
+	assert(!munmap(bitmap - PAGE_SIZE, WINDOW_BITMAP_SIZE + PAGE_SIZE * 2));
+}
+
+static bool all_bytes(const __u8 *mem, size_t len, __u8 val)
+{
+	size_t i;
+
+	for (i = 0; i != len; i++)
+		if (mem[i] != val)
+			return false;
+	return true;
+}
+
+TEST_F(iommufd_gmem, dirty_windows)
+{
+	static const struct {
+		__u32 flags;
+		__u8 val;
+	} reads[] = {
+		{ IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR, 0xff },
+		{ 0, 0xff },
+		{ 0, 0 },
+	};
+	unsigned int i;
+	__u8 *bitmap;
+	__u32 hwpt_id;
+
+	if (variant->mock_domains)
+		SKIP(return, "has a domain of another kind");
+
+	window_setup(_metadata, self);
+	hwpt_id = dirty_domain(_metadata, self);
+	window_set_dirty(_metadata, self, hwpt_id);
+	for (i = 0; i != ARRAY_SIZE(reads); i++) {
+		bitmap = window_bitmap() + BITMAP_SKEW;
+		test_cmd_get_dirty_bitmap(self->fd, hwpt_id, WINDOW_SIZE,
+					  MOCK_APERTURE_START, 1,
+					  (__u64 *)bitmap, reads[i].flags);
+		ASSERT_TRUE(all_bytes(bitmap, WINDOW_BITMAP_SIZE,
+				      reads[i].val));
+		ASSERT_TRUE(all_bytes(bitmap - BITMAP_SKEW, BITMAP_SKEW, 0));
+		ASSERT_TRUE(all_bytes(bitmap + WINDOW_BITMAP_SIZE,
+				      PAGE_SIZE - BITMAP_SKEW, 0));
+		window_unmap(bitmap - BITMAP_SKEW);
+	}
+
+	/* What cannot be written */
+	window_set_dirty(_metadata, self, hwpt_id);
+	bitmap = window_bitmap();
+	ASSERT_EQ(0, mprotect(bitmap + PINNED_SIZE, PAGE_SIZE, PROT_READ));
+	EXPECT_ERRNO(EFAULT,
+		     _test_cmd_get_dirty_bitmap(self->fd, hwpt_id, WINDOW_SIZE,
+						MOCK_APERTURE_START, 1,
+						(__u64 *)bitmap, 0));
+	window_unmap(bitmap);
+
+	test_ioctl_destroy(hwpt_id);
+	test_ioctl_destroy(self->stdev_id);
+}
+
+struct dirty_reader {
+	int fd;
+	__u32 hwpt_id;
+	__u8 *bitmap;
+	int rc;
+};
+
+static void *read_dirty(void *arg)
+{
+	struct dirty_reader *reader = arg;
+
+	reader->rc = _test_cmd_get_dirty_bitmap(reader->fd, reader->hwpt_id,
+						WINDOW_SIZE,
+						MOCK_APERTURE_START, 1,
+						(__u64 *)reader->bitmap, 0);
+	return NULL;
+}
+
+/* Whoever punches a hole does not wait for page faults of who reads dirty bits */
+TEST_F(iommufd_gmem, dirty_fault)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_zeropage zero = {};
+	struct uffdio_register reg = {
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct dirty_reader reader = { .fd = self->fd };
+	struct pollfd poll_fd = { .events = POLLIN };
+	struct uffd_msg msg;
+	pthread_t thread;
+	int uffd;
+
+	if (variant->mock_domains)
+		SKIP(return, "has a domain of another kind");
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd < 0)
+		SKIP(return, "no userfaultfd, errno %d", errno);
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_API, &api));
+
+	window_setup(_metadata, self);
+	reader.hwpt_id = dirty_domain(_metadata, self);
+	window_set_dirty(_metadata, self, reader.hwpt_id);
+	reader.bitmap = window_bitmap();
+	/* What is pinned in a second step, in which a page that is dirty ends */
+	reg.range.start = (uintptr_t)reader.bitmap + PINNED_SIZE;
+	reg.range.len = WINDOW_BITMAP_SIZE + PAGE_SIZE - PINNED_SIZE;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	reader.bitmap += BITMAP_SKEW;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, read_dirty, &reader));
+	poll_fd.fd = uffd;
+	ASSERT_EQ(1, poll(&poll_fd, 1, -1));
+	ASSERT_EQ(sizeof(msg), read(uffd, &msg, sizeof(msg)));
+
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, 0, PAGE_SIZE);
+	test_gmem_unmapped(reader.hwpt_id, self->gfd, MOCK_APERTURE_START,
+			   WINDOW_GMEM_SIZE);
+
+	zero.range = reg.range;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	ASSERT_EQ(0, reader.rc);
+	/* What was read before is not lost, and the rest is taken for dirty */
+	ASSERT_TRUE(all_bytes(reader.bitmap, WINDOW_BITMAP_SIZE, 0xff));
+	close(uffd);
+	window_unmap(reader.bitmap - BITMAP_SKEW);
+
+	test_ioctl_destroy(reader.hwpt_id);
+	test_ioctl_destroy(self->stdev_id);
+}
+
+struct mapper {
+	int fd;
+	int gfd;
+	__u32 ioas_id;
+	__u64 iova;
+	int rc;
+	pthread_t thread;
+};
+
+static void *map_thread(void *arg)
+{
+	struct mapper *mapper = arg;
+
+	mapper->rc = _test_ioctl_ioas_map_file(mapper->fd, mapper->ioas_id,
+					       mapper->gfd, 0, GMEM_SIZE,
+					       &mapper->iova, MAP_RW);
+	return NULL;
+}
+
+static void *punch_thread(void *arg)
+{
+	struct mapper *mapper = arg;
+
+	mapper->rc = _test_cmd_change_gmem(mapper->fd, mapper->gfd,
+					   MOCK_GMEM_PUNCH, PAGE_SIZE,
+					   PAGE_SIZE);
+	return NULL;
+}
+
+static void *unmap_thread(void *arg)
+{
+	struct mapper *mapper = arg;
+
+	mapper->rc = _test_ioctl_ioas_unmap(mapper->fd, mapper->ioas_id,
+					    mapper->iova, GMEM_SIZE, NULL);
+	return NULL;
+}
+
+static void start(struct __test_metadata *_metadata,
+		  FIXTURE_DATA(iommufd_gmem) *self, struct mapper *mapper,
+		  void *(*fn)(void *))
+{
+	mapper->fd = self->fd;
+	mapper->gfd = self->gfd;
+	mapper->ioas_id = self->ioas_id;
+	mapper->rc = -1;
+	ASSERT_EQ(0, pthread_create(&mapper->thread, NULL, fn, mapper));
+}
+
+static void finish(struct __test_metadata *_metadata, struct mapper *mapper)
+{
+	ASSERT_EQ(0, pthread_join(mapper->thread, NULL));
+	ASSERT_EQ(0, mapper->rc);
+}
+
+/* A hole while a part is mapped: nobody waits, and the part goes */
+TEST_F(iommufd_gmem, held_step)
+{
+	struct mapper mapper = {};
+
+	if (!variant->mock_domains)
+		SKIP(return, "needs a domain");
+	if (variant->large_steps)
+		SKIP(return, "has one step");
+
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_STEP));
+	start(_metadata, self, &mapper, map_thread);
+	wait_held(self->fd);
+	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, PAGE_SIZE, PAGE_SIZE);
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	finish(_metadata, &mapper);
+
+	test_gmem_unmapped(self->hwpt_id, self->gfd, mapper.iova, GMEM_SIZE);
+	test_ioctl_ioas_unmap(mapper.iova, GMEM_SIZE);
+
+	/* Beside it: the rest follows */
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_STEP));
+	mapper.iova = 0;
+	start(_metadata, self, &mapper, map_thread);
+	wait_held(self->fd);
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	finish(_metadata, &mapper);
+	test_gmem_mapped(self->hwpt_id, self->gfd, 0, mapper.iova, GMEM_SIZE);
+}
+
+/*
+ * A hole while pages are being allocated, where that has been and where it is to
+ * come: nobody waits, and the mapping is one that is revoked
+ */
+TEST_F(iommufd_gmem, held_attach)
+{
+	unsigned int i;
+	__u64 iova;
+
+	for (i = 0; i != NR_PAGES; i++) {
+		struct mapper mapper = {};
+
+		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM,
+				       MOCK_HOLD_GMEM_ATTACH));
+		start(_metadata, self, &mapper, map_thread);
+		wait_held(self->fd);
+		test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, i * PAGE_SIZE,
+				     PAGE_SIZE);
+		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+		finish(_metadata, &mapper);
+
+		if (variant->mock_domains)
+			test_gmem_unmapped(self->hwpt_id, self->gfd,
+					   mapper.iova, GMEM_SIZE);
+
+		/* Beside it one that has all pages */
+		test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+		if (variant->mock_domains)
+			test_gmem_mapped(self->hwpt_id, self->gfd, 0, iova,
+					 GMEM_SIZE);
+		test_ioctl_ioas_unmap(iova, GMEM_SIZE);
+		test_ioctl_ioas_unmap(mapper.iova, GMEM_SIZE);
+	}
+	test_err_ioctl_ioas_unmap(ENOENT, 0, UINT64_MAX - 1);
+}
+
+/* A mapping while pages leave the file: it gets those that come after them */
+TEST_F(iommufd_gmem, held_punch)
+{
+	struct mapper mapper = {}, puncher = {};
+	__u64 iova;
+
+	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_REVOKE_END));
+	start(_metadata, self, &puncher, punch_thread);
+	wait_held(self->fd);
+	start(_metadata, self, &mapper, map_thread);
+	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	finish(_metadata, &puncher);
+	finish(_metadata, &mapper);
+
+	if (variant->mock_domains) {
+		test_gmem_unmapped(self->hwpt_id, self->gfd, iova, GMEM_SIZE);
+		test_gmem_mapped(self->hwpt_id, self->gfd, 0, mapper.iova,
+				 GMEM_SIZE);
+	}
+}
+
+/* Unmapped by its user and its owner: one of them does it */
+TEST_F(iommufd_gmem, held_unmap)
+{
+	struct mapper unmapper = {}, puncher = {};
+	unsigned int i;
+
+	if (!variant->mock_domains)
+		SKIP(return, "needs a domain");
+
+	for (i = 0; i != 2; i++) {
+		struct mapper *first = i ? &unmapper : &puncher;
+
+		test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE,
+					 &unmapper.iova);
+		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM,
+				       MOCK_HOLD_DOMAIN_UNMAP));
+		start(_metadata, self, first, i ? unmap_thread : punch_thread);
+		wait_held(self->fd);
+		start(_metadata, self, i ? &puncher : &unmapper,
+		      i ? punch_thread : unmap_thread);
+		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+		finish(_metadata, &puncher);
+		finish(_metadata, &unmapper);
+		test_gmem_unmapped(self->hwpt_id, self->gfd, unmapper.iova,
+				   GMEM_SIZE);
+	}
 }
 
 /*
@@ -676,6 +1089,8 @@ static void *race_map(void *arg)
 {
 	struct racer *racer = arg;
 
+	const unsigned int flags = MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA;
+
 	while (!__atomic_load_n(racer->stop, __ATOMIC_RELAXED)) {
 		struct iommu_ioas_copy copy_cmd = {
 			.size = sizeof(copy_cmd),
@@ -686,10 +1101,10 @@ static void *race_map(void *arg)
 			.length = GMEM_SIZE / 2,
 		};
 
-		assert(!_test_ioctl_ioas_map_file(
-			racer->fd, racer->ioas_id, racer->gfd, PAGE_SIZE,
-			GMEM_SIZE / 2, &copy_cmd.src_iova,
-			MAP_RW | IOMMU_IOAS_MAP_FIXED_IOVA));
+		assert(!_test_ioctl_ioas_map_file(racer->fd, racer->ioas_id,
+						  racer->gfd, PAGE_SIZE,
+						  GMEM_SIZE / 2,
+						  &copy_cmd.src_iova, flags));
 		assert(!ioctl(racer->fd, IOMMU_IOAS_COPY, &copy_cmd));
 		assert(!_test_ioctl_ioas_unmap(racer->fd, racer->ioas_id,
 					       copy_cmd.src_iova, GMEM_SIZE / 2,
@@ -716,7 +1131,8 @@ static void *race_attach(void *arg)
 	return NULL;
 }
 
-TEST_F(iommufd_gmem, race)
+/* Four threads of a slow machine */
+TEST_F_TIMEOUT(iommufd_gmem, race, 120)
 {
 	static void *(*const fns[])(void *) = { race_punch, race_map, race_map,
 						race_attach };
@@ -741,7 +1157,7 @@ TEST_F(iommufd_gmem, race)
 					    &racers[i]));
 	}
 	for (i = 0; i != ARRAY_SIZE(fns); i++)
-		while (__atomic_load_n(&racers[i].done, __ATOMIC_RELAXED) < 100)
+		while (__atomic_load_n(&racers[i].done, __ATOMIC_RELAXED) < 30)
 			sched_yield();
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (i = 0; i != ARRAY_SIZE(fns); i++)

@@ -70,6 +70,7 @@ static struct kvm_vm *create_vm(enum vm_mem_backing_src_type src,
 	vm_enable_dirty_ring(vm, RING_SIZE);
 
 	*vcpu = vm_vcpu_add(vm, 0, guest_code);
+	kvm_arch_vm_finalize_vcpus(vm);
 	vm_userspace_mem_region_add(vm, src, TEST_GPA, TEST_SLOT, npages, 0);
 	virt_map(vm, TEST_GVA, TEST_GPA, npages);
 	vcpu_args_set(*vcpu, 2, (u64)vm->page_size, (u64)TEST_NPAGES);

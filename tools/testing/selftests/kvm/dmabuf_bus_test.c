@@ -5,7 +5,6 @@
  *
  * All devices on the command line take part; see the fixture for who does what.
  */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -192,7 +191,7 @@ static void set_up_again(struct bus_device *d)
 
 	do {
 		vfio_pci_set_memory_decode(d->dev, true);
-		sched_yield();
+		poll_pause();
 	} while (READ_ONCE(state->done) == done);
 }
 
@@ -218,7 +217,7 @@ BUS_TEST(fatal_error)
 	/* The link is reset when each device has lost its setup. */
 	for (i = 0; i < nr && !ret; i++)
 		while (pci_sysfs_command(hit[i]->bdf) & PCI_COMMAND_MEMORY)
-			sched_yield();
+			poll_pause();
 	for (i = 0; i < nr && !ret; i++) {
 		set_up_again(hit[i]);
 		readers_expect(&hit[i]->readers, false);

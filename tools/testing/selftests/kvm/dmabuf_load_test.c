@@ -6,7 +6,6 @@
  * Devices are those of dmabuf_fixture.h.
  */
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -142,11 +141,11 @@ DMABUF_TEST(churn)
 	for (i = 0; i < 50; i++) {
 		vm_delete_region(rs.vm, SLOT_A);
 		while (READ_ONCE(nr_toggles) < toggles + 1)
-			sched_yield();
+			poll_pause();
 		toggles = READ_ONCE(nr_toggles);
 		vm_set_dmabuf_region(rs.vm, SLOT_A, 0, GPA_A, SZ_4M, self->fd, 0);
 		while (READ_ONCE(nr_toggles) < toggles + 2)
-			sched_yield();
+			poll_pause();
 		toggles = READ_ONCE(nr_toggles);
 	}
 	WRITE_ONCE(toggle_stop, true);

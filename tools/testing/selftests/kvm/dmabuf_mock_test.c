@@ -13,7 +13,7 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -328,6 +328,78 @@ MOCK_TEST(restore_fails_exporter)
 	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
 }
 
+#ifdef __x86_64__
+/* @nr extents of one block of 2 MiB, in another order for each @step, all odd. */
+static void shuffled_extents(FIXTURE_DATA(dmabuf_mock) *self, u32 nr, u32 step)
+{
+	u32 i, nr_pages = SZ_2M / PAGE_SIZE / nr;
+
+	for (i = 0; i < nr; i++)
+		self->extents[i] = (struct dma_buf_mock_extent) {
+			.flags = i ? DMA_BUF_MOCK_SAME_BLOCK : 0,
+			.attrs = MOCK_RW,
+			.order = ORDER_2M,
+			.first_page = (nr - 1 - i) * step % nr * nr_pages,
+			.nr_pages = nr_pages,
+		};
+}
+
+static void expect_all_tags(FIXTURE_DATA(dmabuf_mock) *self, u32 nr_pages)
+{
+	u32 i;
+
+	for (i = 0; i < nr_pages; i++)
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + i * PAGE_SIZE), TAG(i));
+}
+
+/*
+ * A guest comes back to memory of which it had all.  Along with the page that it
+ * touches it gets what is contiguous with that: neither less, whatever else is in
+ * the same page table and has come back or not, nor more.
+ */
+MOCK_TEST(refill)
+{
+	const u32 nr = 64, nr_pages = SZ_2M / PAGE_SIZE, step = nr_pages / nr;
+	u32 i, round, page;
+	u64 mapped, faults;
+	int fd;
+
+	if (!get_kvm_param_bool("tdp_mmu") ||
+	    (host_cpu_is_intel && !get_kvm_intel_param_bool("eptad")))
+		SKIP(return, "nothing is mapped ahead");
+
+	shuffled_extents(self, nr, 1);
+	fd = mock_create(self->dev, self->extents, nr);
+	for (i = 0; i < nr_pages; i++)
+		mock_poke64(self->dev, fd, i * PAGE_SIZE, TAG(i));
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, fd, 0);
+	expect_all_tags(self, nr_pages);
+
+	for (round = 0; round < 4; round++) {
+		if (round & 1) {
+			shuffled_extents(self, nr, 2 * round + 1);
+			mock_move(self->dev, fd, self->extents, nr);
+		} else {
+			mock_revoke(self->dev, fd);
+			mock_restore(self->dev, fd);
+		}
+		for (i = 0; i < nr; i++) {
+			page = (i * 37 + 5) % nr * step + (i + round) % step;
+			mapped = vm_get_stat(self->vm, pages_4k);
+			TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + page * PAGE_SIZE),
+				       TAG(page));
+			mapped = vm_get_stat(self->vm, pages_4k) - mapped;
+			TEST_ASSERT(mapped == step,
+				    "page %u: %lu instead of %u were mapped",
+				    page, mapped, step);
+		}
+		faults = vcpu_get_stat(self->vcpu, pf_taken);
+		expect_all_tags(self, nr_pages);
+		TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, pf_taken), faults);
+	}
+}
+#endif
+
 /* One VM of two cannot be restored, which is nothing to the other one. */
 MOCK_TEST(restore_fails_one)
 {
@@ -354,6 +426,123 @@ MOCK_TEST(restore_fails_one)
 		TEST_ASSERT_EQ(guest_res(vcpus[i]), TAG(0));
 	}
 	kvm_vm_free(vm2);
+}
+
+/*
+ * The slots that a VM has of a buffer come back together.  If the memory is where it
+ * was it takes one question, however many they are.  If it is elsewhere, and one of
+ * them cannot follow, none is back.
+ */
+MOCK_TEST(restore_slots)
+{
+	const u32 nr = 8;
+	struct dma_buf_mock_status before, after;
+	u32 i, nth;
+	u64 gpa;
+	int fd;
+
+	fd = create_tagged(self, nr, ORDER_2M);
+	for (i = 0; i < nr; i++)
+		add_slot(self->vm, SLOT_A + i, 0, GPA_A + i * SZ_2M, SZ_2M, fd,
+			 i * SZ_2M);
+	TEST_ASSERT_EQ(mock_status(self->dev, fd).nr_attachments, 1);
+
+	for (i = 0; i < nr; i++) {
+		expect_tags(self, GPA_A, nr * SZ_2M / PAGE_SIZE);
+		before = mock_status(self->dev, fd);
+		mock_revoke(self->dev, fd);
+		guest_revoked(self->vcpu, GUEST_READ, GPA_A + i * SZ_2M, 0);
+		mock_restore(self->dev, fd);
+		after = mock_status(self->dev, fd);
+		guest_resume(self->vcpu);
+		TEST_ASSERT_EQ(after.nr_get_layout, before.nr_get_layout);
+		TEST_ASSERT_EQ(after.nr_get_extent, before.nr_get_extent + 1);
+	}
+
+	for (nth = 1; ; nth++) {
+		expect_tags(self, GPA_A, nr * SZ_2M / PAGE_SIZE);
+		mock_fail(self->dev, fd, DMA_BUF_MOCK_GET_LAYOUT, nth, ENODEV);
+		if (!__mock_move(self->dev, fd, self->extents, nr))
+			break;
+		gpa = GPA_A + nth % nr * SZ_2M;
+		guest_revoked(self->vcpu, GUEST_READ, gpa, 0);
+		TEST_ASSERT_EQ(mock_status(self->dev, fd).nr_not_restored, 1);
+		if (nth & 1) {
+			mock_restore(self->dev, fd);
+		} else {
+			/* What a new slot finds is there for the others, too. */
+			vm_delete_region(self->vm, SLOT_A + nr - 1);
+			vm_set_dmabuf_region(self->vm, SLOT_A + nr - 1, 0,
+					     GPA_A + (nr - 1) * SZ_2M, SZ_2M, fd,
+					     (nr - 1) * SZ_2M);
+		}
+		guest_resume(self->vcpu);
+	}
+	TEST_ASSERT(nth > nr, "%u of %u slots asked", nth - 1, nr);
+
+	/* The last one lets go of it. */
+	for (i = 0; i < nr; i++) {
+		TEST_ASSERT_EQ(mock_status(self->dev, fd).nr_attachments, 1);
+		vm_delete_region(self->vm, SLOT_A + i);
+	}
+	TEST_ASSERT_EQ(mock_status(self->dev, fd).nr_attachments, 0);
+	TEST_ASSERT_EQ(dmabuf_count(fd), 1);
+}
+
+/*
+ * Slots of one buffer, made in any order, right behind each other or not, with one of
+ * another buffer between them.  Not all of a slot is mapped.  What the revocation
+ * zaps is what is mapped of this buffer, and the other one's is not touched.
+ */
+MOCK_TEST(revoke_slots)
+{
+	const u32 order[] = { 4, 1, 7, 0, 2, 6, 3 }, nr = 8, other = 5, page = 77;
+	const u64 size = 64 * PAGE_SIZE, last = size - PAGE_SIZE;
+	u64 __maybe_unused mapped, faults;
+	int fd, fd2, i, j;
+
+	fd = create_tagged(self, nr, 6);
+	fd2 = create_tagged(self, 1, 6);
+	for (i = 0; i < ARRAY_SIZE(order); i++)
+		add_slot(self->vm, SLOT_A + i, 0, GPA_A + order[i] * size, size, fd,
+			 order[i] * size);
+	add_slot(self->vm, SLOT_A + i, 0, GPA_A + other * size, size, fd2, 0);
+
+	for (i = 0; i < 4; i++) {
+		/* The other one's last, so that this one's are not one run of faults. */
+		for (j = 0; j < nr; j++)
+			if (j != other && j != i)
+				guest_write(self->vcpu, GPA_A + j * size + 8, PATTERN + j);
+		guest_write(self->vcpu, GPA_A + 7 * size + last + 8, PATTERN);
+		guest_write(self->vcpu, GPA_A + other * size + last + 8, page);
+		guest_write(self->vcpu, GPA_A + other * size + 8, page);
+		mock_revoke(self->dev, fd);
+#ifdef __x86_64__
+		mapped = vm_get_stat(self->vm, pages_4k);
+		faults = vcpu_get_stat(self->vcpu, pf_taken);
+#endif
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + other * size + 8), page);
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + other * size + last + 8), page);
+#ifdef __x86_64__
+		TEST_ASSERT_EQ(vm_get_stat(self->vm, pages_4k), mapped);
+		TEST_ASSERT_EQ(vcpu_get_stat(self->vcpu, pf_taken), faults);
+#endif
+		guest_revoked(self->vcpu, GUEST_WRITE, GPA_A + order[i] * size + 8, ~PATTERN);
+		mock_assert_unchanged(self->dev);
+		mock_restore(self->dev, fd);
+		guest_resume(self->vcpu);
+		for (j = 0; j < nr; j++)
+			if (j != other)
+				guest_write(self->vcpu, GPA_A + j * size + 16, PATTERN);
+
+		/* What stays mapped is written where the memory was. */
+		mock_blocks(self->extents, nr, 6, MOCK_RW);
+		mock_move(self->dev, fd, self->extents, nr);
+		for (j = 0; j < nr; j++)
+			if (j != other)
+				guest_write(self->vcpu, GPA_A + j * size + 24, PATTERN);
+		mock_assert_unchanged(self->dev);
+	}
 }
 
 /* Slots of memory that is not all for writing, or not all for reading. */
@@ -652,7 +841,7 @@ MOCK_TEST(fence)
 	fds[1] = fd;
 	kvm_pthread_create(&revoker, NULL, revoke_thread, fds);
 	while (mock_status(self->dev, fd).flags & DMA_BUF_MOCK_ACCESSIBLE)
-		sched_yield();
+		poll_pause();
 	guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
 	TEST_ASSERT(!(mock_status(self->dev, fd).flags & DMA_BUF_MOCK_DRAINED),
 		    "the fence was not waited for");
@@ -666,6 +855,64 @@ MOCK_TEST(fence)
 	TEST_ASSERT(mock_status(self->dev, fd).flags & DMA_BUF_MOCK_DRAINED, "not drained");
 	mock_restore(self->dev, fd);
 	TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(0));
+}
+
+static void *hold_thread(void *arg)
+{
+	int *fds = arg;
+
+	TEST_ASSERT_EQ(__mock_hold(fds[0], fds[1], DMA_BUF_MOCK_HOLD_LOCK), 0);
+	return NULL;
+}
+
+static void ignore_signal(int sig)
+{
+}
+
+struct set_slot {
+	struct kvm_vm *vm;
+	int fd;
+	int ret;
+};
+
+static void *set_slot_thread(void *arg)
+{
+	struct set_slot *s = arg;
+
+	s->ret = __vm_set_dmabuf_region(s->vm, SLOT_A, 0, GPA_A, SZ_2M, s->fd, 0);
+	return NULL;
+}
+
+/* A signal ends the wait for an exporter that is busy, and nothing has changed. */
+MOCK_TEST(set_slot_signal)
+{
+	struct sigaction sa = { .sa_handler = ignore_signal };
+	struct set_slot s = { .vm = self->vm };
+	pthread_t holder, setter;
+	int fds[2];
+
+	s.fd = create_tagged(self, 1, ORDER_2M);
+	fds[0] = self->dev;
+	fds[1] = s.fd;
+	kvm_pthread_create(&holder, NULL, hold_thread, fds);
+	while (__mock_hold(self->dev, s.fd, DMA_BUF_MOCK_HOLD_QUERY))
+		poll_pause();
+
+	TEST_ASSERT_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	kvm_pthread_create(&setter, NULL, set_slot_thread, &s);
+	/* It may not be there yet when the signal comes, so send more. */
+	while (pthread_tryjoin_np(setter, NULL)) {
+		pthread_kill(setter, SIGUSR1);
+		poll_pause();
+	}
+	TEST_ASSERT_EQ(s.ret, -EINTR);
+	TEST_ASSERT_EQ(__mock_hold(self->dev, s.fd, DMA_BUF_MOCK_HOLD_QUERY), 0);
+
+	TEST_ASSERT_EQ(__mock_hold(self->dev, s.fd, DMA_BUF_MOCK_HOLD_RELEASE), 0);
+	kvm_pthread_join(holder, NULL);
+	TEST_ASSERT_EQ(mock_status(self->dev, s.fd).nr_attachments, 0);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, s.fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
 }
 
 /* The same with a device that has the buffer mapped and is busy with it. */
@@ -699,7 +946,7 @@ MOCK_TEST(scatterlist)
 
 		kvm_pthread_create(&revoker, NULL, revoke_thread, fds);
 		while (mock_status(self->dev, fd).flags & DMA_BUF_MOCK_ACCESSIBLE)
-			sched_yield();
+			poll_pause();
 		guest_revoked(self->vcpu, GUEST_READ, GPA_A, 0);
 		if (i) {
 			TEST_ASSERT(!(mock_status(self->dev, fd).flags &
@@ -822,7 +1069,7 @@ MOCK_TEST(move_under_load)
 		for (i = 0; i < NR_HAMMERS; i++) {
 			done = READ_ONCE(state[i].done);
 			while (READ_ONCE(state[i].done) < done + 20)
-				sched_yield();
+				poll_pause();
 		}
 		mock_blocks(self->extents, 1 << round % 4, ORDER_2M - round % 4, MOCK_RW);
 		mock_move(self->dev, fd, self->extents, 1 << round % 4);

@@ -14,7 +14,6 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -640,6 +639,99 @@ PRIVATE_TEST(emulated_store)
 	TEST_ASSERT_EQ(mock_peek64(self->dev, fd, 8), 0);
 }
 
+#ifdef __x86_64__
+/* The value that a load of one byte is completed with, or that a store has. */
+static u8 move_mmio(struct kvm_vcpu *vcpu, bool is_write, u64 gpa)
+{
+	struct kvm_run *run = vcpu->run;
+
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MMIO);
+	TEST_ASSERT(run->mmio.phys_addr == gpa && run->mmio.is_write == is_write,
+		    "%s at 0x%llx", run->mmio.is_write ? "store" : "load",
+		    run->mmio.phys_addr);
+	if (!is_write)
+		run->mmio.data[0] = 0x77;
+	return run->mmio.data[0];
+}
+
+/*
+ * An instruction is emulated for one of its operands, which is MMIO, and the other
+ * is private: gfn or memory.  That one is not MMIO, for loads and stores, and is
+ * done once it can be.
+ */
+PRIVATE_TEST(emulated_operand)
+{
+	const struct {
+		bool gfn;
+		bool mem;
+		bool revoked;
+		u32 wanted;
+	} cells[] = {
+		{ false, true,  false, B },
+		{ true,  false, false, P | B },
+		{ true,  false, true,  P | R },
+		{ true,  true,  true,  P | R },
+		/* All agrees, KVM just cannot get there. */
+		{ true,  true,  false, 0 },
+	};
+	const u64 hole = GPA_B, gpa = GPA_A + GUEST_OFFSET;
+	struct kvm_vcpu *vcpu = self->vcpu;
+	struct kvm_run *run = vcpu->run;
+	int fd, i, store;
+
+	fd = create_tagged(self, 1, MOCK_SHARED);
+	add_slot(self->vm, SLOT_A, KVM_MEM_REVOKED_MMIO, GPA_A, SZ_2M, fd, 0);
+	virt_map(self->vm, hole, hole, 1);
+
+	for (i = 0; i < 2 * ARRAY_SIZE(cells); i++) {
+		struct guest_cmd cmd = { .op = GUEST_MOVE, .nr = 1 };
+		u32 wanted = cells[i / 2].wanted;
+
+		store = i & 1;
+		cmd.gpa = store ? hole : gpa;
+		cmd.val = store ? gpa : hole;
+		mock_poke64(self->dev, fd, GUEST_OFFSET, 0x99);
+		set_memory(self->dev, fd, 0, 1, cells[i / 2].mem);
+		set_gfns(self->vm, GPA_A, SZ_2M, cells[i / 2].gfn);
+		if (cells[i / 2].revoked)
+			mock_revoke(self->dev, fd);
+
+		*guest_cmd_hva(self->vm) = cmd;
+		/* A load from memory comes before what is to be emulated. */
+		if (store) {
+			TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+			move_mmio(vcpu, false, hole);
+		}
+		TEST_ASSERT(__vcpu_run(vcpu) == (wanted ? -1 : 0),
+			    "cell %d, %s: exit was %s at 0x%llx", i / 2,
+			    store ? "store" : "load", exit_reason_str(run->exit_reason),
+			    run->exit_reason == KVM_EXIT_MMIO ? run->mmio.phys_addr : 0);
+		if (wanted) {
+			TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+			TEST_ASSERT_EQ(run->memory_fault.flags, wanted);
+			TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
+			TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
+		} else {
+			TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
+			TEST_ASSERT_EQ(run->emulation_failure.suberror,
+				       KVM_INTERNAL_ERROR_EMULATION);
+		}
+		TEST_ASSERT_EQ(mock_peek64(self->dev, fd, GUEST_OFFSET), 0x99);
+
+		/* Shared, it is MMIO as well: KVM has no other way to it. */
+		if (cells[i / 2].revoked)
+			mock_restore(self->dev, fd);
+		set_memory(self->dev, fd, 0, 1, false);
+		set_gfns(self->vm, GPA_A, SZ_2M, false);
+		TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+		TEST_ASSERT_EQ(move_mmio(vcpu, false, store ? hole : gpa), 0x77);
+		TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+		TEST_ASSERT_EQ(move_mmio(vcpu, true, store ? gpa : hole), 0x77);
+		guest_resume(vcpu);
+	}
+}
+#endif
+
 /* Devices: not while it is private, and whoever had it mapped is out before. */
 PRIVATE_TEST(scatterlist)
 {
@@ -776,7 +868,7 @@ static void *convert_thread(void *arg)
 			    run->memory_fault.gpa);
 		if (run->memory_fault.flags & B)
 			__atomic_add_fetch(&c->nr_backing, 1, __ATOMIC_RELEASE);
-		sched_yield();
+		poll_pause();
 	}
 	return NULL;
 }
@@ -813,7 +905,7 @@ PRIVATE_TEST(convert_under_load)
 		for (i = 0; i < NR_VCPUS; i++) {
 			done = READ_ONCE(state[i].done);
 			while (READ_ONCE(state[i].done) < done + 20)
-				sched_yield();
+				poll_pause();
 		}
 		if (gfn_first)
 			set_gfns(vm, GPA_A, SZ_2M, private);
@@ -824,7 +916,7 @@ PRIVATE_TEST(convert_under_load)
 		for (i = 0; i < NR_VCPUS; i++) {
 			seen = __atomic_load_n(&c[i].nr_backing, __ATOMIC_ACQUIRE);
 			while (__atomic_load_n(&c[i].nr_backing, __ATOMIC_ACQUIRE) < seen + 3)
-				sched_yield();
+				poll_pause();
 			TEST_ASSERT_EQ(mock_peek64(self->dev, fd, i * PAGE_SIZE + 8),
 				       marker[i]);
 		}

@@ -214,6 +214,34 @@ TEST_F(gmem_dma, errors)
 	unmap_gmem(self, NR_PAGES);
 }
 
+#ifdef __aarch64__
+static bool cmdline_has(const char *option)
+{
+	char line[4096] = "";
+	FILE *f;
+
+	f = fopen("/proc/cmdline", "r");
+	TEST_ASSERT(f && fgets(line, sizeof(line), f), "no /proc/cmdline");
+	fclose(f);
+	return strstr(line, option);
+}
+
+/* The host's IOMMUs have no memory of guests that the hypervisor gives and takes */
+TEST_F(gmem_dma, pkvm)
+{
+	int fd;
+
+	if (!cmdline_has("kvm-arm.mode=protected"))
+		SKIP(return, "not under pKVM");
+
+	self->vm = vm_create_barebones();
+	fd = vm_create_guest_memfd(self->vm, GMEM_SIZE, MMAPABLE);
+	ASSERT_EQ(-EOPNOTSUPP, __iommu_map_file(self->iommu, fd, 0, GMEM_SIZE,
+						self->iova, MAP_RW));
+	close(fd);
+}
+#endif
+
 /* Device, guest and host have the same memory, whoever touches it first */
 TEST_F(gmem_dma, agree)
 {

@@ -15,6 +15,11 @@
  * into a mapping of the guest_memfd, which goes before the guest starts. The VMM
  * could map it again, as a default VM's memory is shared with the host.
  *
+ * A software-protected VM of x86 has RAM that is private, and that cannot be mapped
+ * at all. It starts in a memslot with an address in userspace, as others do,
+ * copies itself into its private RAM, and goes on there. Then the memslot goes:
+ * what touches it fails.
+ *
  * As there is no address of the RAM in userspace, KVM cannot emulate
  * instructions on x86, which it would have to read. The guest makes do with port
  * I/O, and BARs that are mapped.
@@ -40,11 +45,19 @@
 #define PEER_GPA	(5ull * SZ_1G)
 #define PEER_SIZE	SZ_64K
 
+/* Private RAM, at the same guest virtual address */
+#define SLOT_PRIVATE	20
+#define PRIVATE_GPA	(8ull * SZ_1G)
+/* Guest virtual addresses of all RAM that the guest starts in, and of a page */
+#define BOOT_GVA	(6ull * SZ_1G)
+#define BOOT_PAGE_GVA	(7ull * SZ_1G)
+
 #define REPORT_PORT	0x1008
 
-/* What the guest reports, in this order */
+/* What the guest reports, in this order, software-protected ones from the first */
 enum stage {
-	STAGE_STARTED = 0x5700,
+	STAGE_MOVED = 0x5700,
+	STAGE_STARTED,
 	STAGE_LINK,
 	STAGE_RAM_TO_RAM,
 	STAGE_RAM_TO_PEER,
@@ -55,7 +68,7 @@ enum stage {
 #define COPY_SIZE	1024
 #define NR_DESCS	64
 /* The link takes half a second to come up, however fast a register is read. */
-#define POLLS		(1 << 27)
+#define POLLS		SZ_128M
 
 struct igb_desc {
 	u64 qword[2];
@@ -179,6 +192,7 @@ static void igb_copy(u64 bar, struct dma_area *area, u32 nr, u64 src, u64 dst)
 	for (i = 0; i < POLLS && !(READ_ONCE(rx->qword[1]) & 1); i++)
 		igb_read(bar, E1000_STATUS);
 	guest_require(READ_ONCE(rx->qword[1]) & 1, __LINE__);
+	/* What was copied is read after that */
 	rmb();
 }
 
@@ -200,10 +214,108 @@ static bool guest_check(const u64 *mem, u64 val)
 	return true;
 }
 
-static void guest_main(u64 bar, u64 peer, struct dma_area *area, u64 gpa)
+#ifdef __x86_64__
+#define PTE_PRESENT	BIT_ULL(0)
+#define PTE_LARGE	BIT_ULL(7)
+
+static u64 *pte_of(u64 tables, u64 table, u64 gva, int level)
 {
-	u64 src = gpa + offsetof(struct dma_area, src);
-	u64 dst = gpa + offsetof(struct dma_area, dst);
+	return (u64 *)(tables + table) + ((gva >> (3 + level * 9)) & 0x1ff);
+}
+
+/* Page tables can be read at @tables, an offset from their physical address */
+static u64 guest_gva2gpa(u64 tables, u64 gva, int levels)
+{
+	u64 table = get_cr3() & PHYSICAL_PAGE_MASK;
+
+	for (; levels; levels--) {
+		u64 pte = *pte_of(tables, table, gva, levels);
+
+		guest_require(pte & PTE_PRESENT && !(pte & PTE_LARGE), __LINE__);
+		table = pte & PHYSICAL_PAGE_MASK;
+	}
+	return table;
+}
+
+/* What the tables that were copied map of the first @size bytes goes, too */
+static void guest_move_table(u64 table, u64 size, u64 gva, int level)
+{
+	int i;
+
+	for (i = 0; i < 512; i++, gva += 1ull << (3 + level * 9)) {
+		u64 *pte = (u64 *)(PRIVATE_GPA + table) + i;
+		u64 pa = *pte & PHYSICAL_PAGE_MASK;
+
+		if (!(*pte & PTE_PRESENT) || pa >= size)
+			continue;
+		if (level > 1)
+			guest_move_table(pa, size, gva, level - 1);
+		else if (gva == BOOT_PAGE_GVA)
+			continue;
+		*pte += PRIVATE_GPA;
+	}
+}
+
+/*
+ * On return nothing of the RAM that the guest started in is used any more. No
+ * memory is written to between the copy of the stack and the change of tables.
+ */
+static noinline void guest_move(u64 size)
+{
+	int levels = get_cr4() & X86_CR4_LA57 ? 5 : 4;
+	u64 from, to, count, stack, cr3;
+
+	from = BOOT_GVA;
+	to = PRIVATE_GPA;
+	count = size;
+	asm volatile("rep movsb" : "+S"(from), "+D"(to), "+c"(count) : :
+		     "memory");
+	guest_move_table(get_cr3() & PHYSICAL_PAGE_MASK, size, 0, levels);
+
+	/* What is in use of the stack is no more than its first page */
+	asm volatile("mov %%rsp, %0" : "=r"(stack));
+	from = stack & ~(PAGE_SIZE - 1ull);
+	to = PRIVATE_GPA + guest_gva2gpa(BOOT_GVA, from, levels);
+	cr3 = get_cr3() + PRIVATE_GPA;
+	count = PAGE_SIZE;
+	asm volatile("rep movsb\n\t"
+		     "mov %[cr3], %%cr3"
+		     : "+S"(from), "+D"(to), "+c"(count)
+		     : [cr3] "r"(cr3)
+		     : "memory");
+
+	/* Where it started can be read until the VMM takes it away */
+	READ_ONCE(*(volatile u64 *)BOOT_PAGE_GVA);
+	report(STAGE_MOVED);
+}
+
+/* Nobody can emulate an instruction that is in private RAM: an exception, or exit */
+static void guest_touch_boot_page(void)
+{
+	report(kvm_asm_safe("testb $0, (%[gva])", [gva] "r"(BOOT_PAGE_GVA)));
+}
+#else
+static void guest_move(u64 size)
+{
+}
+
+static void guest_touch_boot_page(void)
+{
+}
+#endif
+
+/* @private_size: of RAM to move to, or 0 */
+static void guest_main(u64 bar, u64 peer, struct dma_area *area, u64 gpa,
+		       u64 private_size)
+{
+	u64 src, dst;
+
+	if (private_size) {
+		guest_move(private_size);
+		gpa += PRIVATE_GPA;
+	}
+	src = gpa + offsetof(struct dma_area, src);
+	dst = gpa + offsetof(struct dma_area, dst);
 
 	report(STAGE_STARTED);
 	igb_setup(bar, gpa + offsetof(struct dma_area, tx),
@@ -232,13 +344,14 @@ static void guest_main(u64 bar, u64 peer, struct dma_area *area, u64 gpa)
 	igb_write(bar, E1000_RCTL, 0);
 	igb_write(bar, E1000_TCTL, 0);
 	report(STAGE_DONE);
+	if (private_size)
+		guest_touch_boot_page();
 }
 
-static u32 run_to_report(struct kvm_vcpu *vcpu)
+static u32 reported(struct kvm_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 
-	vcpu_run(vcpu);
 #ifdef __x86_64__
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
 	TEST_ASSERT_EQ(run->io.port, REPORT_PORT);
@@ -248,6 +361,18 @@ static u32 run_to_report(struct kvm_vcpu *vcpu)
 	TEST_ASSERT_EQ(run->mmio.phys_addr, vcpu->vm->ucall_mmio_addr);
 	return *(u64 *)run->mmio.data;
 #endif
+}
+
+static u32 run_to_report(struct kvm_vcpu *vcpu)
+{
+	int r;
+
+	/* vcpu_run() would look for a ucall, in memory that is not mapped. */
+	do {
+		r = __vcpu_run(vcpu);
+	} while (r && errno == EINTR);
+	TEST_ASSERT(!r, KVM_IOCTL_ERROR(KVM_RUN, r));
+	return reported(vcpu);
 }
 
 /* Are there mappings of files with such a name? Tells which */
@@ -307,26 +432,50 @@ static int move_ram(struct kvm_vm *vm, u64 *ram_size)
 	return fd;
 }
 
-int main(int argc, char *argv[])
+/* A guest_memfd for private RAM. It has no way to be mapped */
+static int private_ram(struct kvm_vm *vm, u64 *ram_size)
 {
+	struct userspace_mem_region *region = memslot2region(vm, 0);
+	u64 size = region->region.memory_size;
+	int fd = vm_create_guest_memfd(vm, size, 0);
+
+	TEST_ASSERT_EQ(region->region.guest_phys_addr, 0);
+	TEST_ASSERT(mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0) ==
+		    MAP_FAILED, "private RAM can be mapped");
+	vm_set_user_memory_region2(vm, SLOT_PRIVATE, KVM_MEM_GUEST_MEMFD,
+				   PRIVATE_GPA, size, NULL, fd, 0);
+	vm_mem_set_private(vm, PRIVATE_GPA, size);
+	virt_map(vm, PRIVATE_GPA, PRIVATE_GPA, size / vm->page_size);
+	virt_map(vm, BOOT_GVA, 0, size / vm->page_size);
+	virt_map(vm, BOOT_PAGE_GVA, 0, 1);
+	*ram_size = size;
+	return fd;
+}
+
+/* The guest is in its private RAM, and the library cannot look into it any more */
+static void drop_boot_ram(struct kvm_vm *vm)
+{
+	struct userspace_mem_region *region = memslot2region(vm, 0);
+
+	vm_set_user_memory_region2(vm, 0, 0, 0, 0, NULL, -1, 0);
+	kvm_munmap(region->mmap_start, region->mmap_size);
+}
+
+static void run_vm(u32 type, bool private)
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = type,
+	};
 	struct vfio_pci_device *igb, *peer;
 	int igb_fd, peer_fd, ram_fd, bar;
-	u64 igb_size, ram_size;
+	u64 igb_size, ram_size, ram_gpa;
 	struct kvm_vcpu *vcpu;
 	struct iommu *iommu;
 	struct kvm_vm *vm;
 	enum stage stage;
 	const void *ram;
 	gva_t area;
-
-	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
-	__TEST_REQUIRE(nr_bdfs == 2, "takes two devices");
-	__TEST_REQUIRE(!access("/dev/iommu", R_OK | W_OK), "no /dev/iommu");
-	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_GUEST_MEMFD_FLAGS) &
-		       GUEST_MEMFD_FLAG_MMAP, "no guest_memfd can be filled");
-
-	ksft_print_header();
-	ksft_set_plan(STAGE_DONE - STAGE_STARTED + 1);
 
 	iommu = iommu_init(MODE_IOMMUFD);
 	igb = vfio_pci_device_init_nomap(bdfs[0], iommu);
@@ -339,38 +488,94 @@ int main(int argc, char *argv[])
 	TEST_ASSERT(bar >= 0, "%s has no memory", bdfs[1]);
 	peer_fd = vfio_pci_dmabuf_export_bar(peer, bar);
 
-	vm = __vm_create_with_one_vcpu(&vcpu, EXTRA_PAGES, guest_main);
+	vm = __vm_create_shape_with_one_vcpu(shape, &vcpu, EXTRA_PAGES,
+					     guest_main);
 	vm_set_dmabuf_region(vm, SLOT_A, 0, IGB_GPA, igb_size, igb_fd, 0);
 	vm_set_dmabuf_region(vm, SLOT_B, 0, PEER_GPA, PEER_SIZE, peer_fd, 0);
 	virt_map(vm, IGB_GPA, IGB_GPA, igb_size / vm->page_size);
 	virt_map(vm, PEER_GPA, PEER_GPA, PEER_SIZE / vm->page_size);
 	/* Contiguous, as all that is allocated at once */
 	area = vm_alloc(vm, sizeof(struct dma_area), KVM_UTIL_MIN_VADDR);
-	vcpu_args_set(vcpu, 4, IGB_GPA, PEER_GPA, area, addr_gva2gpa(vm, area));
-
 	ram = memslot2region(vm, 0)->host_mem;
-	ram_fd = move_ram(vm, &ram_size);
+
+	if (private) {
+		ram_gpa = PRIVATE_GPA;
+		ram_fd = private_ram(vm, &ram_size);
+		stage = STAGE_MOVED;
+	} else {
+		ram_gpa = 0;
+		stage = STAGE_STARTED;
+	}
+	vcpu_args_set(vcpu, 5, IGB_GPA, PEER_GPA, area, addr_gva2gpa(vm, area),
+		      private ? ram_size : 0);
+	if (!private)
+		ram_fd = move_ram(vm, &ram_size);
 
 	/* The device has the guest's addresses */
-	iommu_map_file(iommu, ram_fd, 0, ram_size, 0);
+	iommu_map_file(iommu, ram_fd, 0, ram_size, ram_gpa);
 	iommu_map_file(iommu, peer_fd, 0, PEER_SIZE, PEER_GPA);
 	/* And nobody needs the files */
 	close(ram_fd);
 	close(igb_fd);
 	close(peer_fd);
 
-	for (stage = STAGE_STARTED; stage <= STAGE_DONE; stage++) {
+	for (; stage <= STAGE_DONE; stage++) {
 		u32 val = run_to_report(vcpu);
 
 		TEST_ASSERT(val == stage, "the guest failed at line %u", val);
+		if (stage == STAGE_MOVED)
+			drop_boot_ram(vm);
 		assert_nothing_mapped(ram, ram_size);
-		ksft_test_result_pass("stage %u\n", stage - STAGE_STARTED);
+		ksft_test_result_pass("%s, stage %u\n",
+				      private ? "private RAM" : "shared RAM",
+				      stage - STAGE_MOVED);
 	}
 
-	iommu_unmap_iova(iommu, 0, ram_size);
+	if (private) {
+		vcpu_run(vcpu);
+		if (vcpu->run->exit_reason != KVM_EXIT_INTERNAL_ERROR) {
+			u32 vector = reported(vcpu);
+
+			TEST_ASSERT(vector, "RAM that is gone was read");
+			pr_info("exception %u\n", vector);
+		}
+		ksft_test_result_pass("RAM that is gone cannot be read\n");
+	}
+
+	iommu_unmap_iova(iommu, ram_gpa, ram_size);
 	iommu_unmap_iova(iommu, PEER_GPA, PEER_SIZE);
 	vfio_pci_device_cleanup(peer);
 	vfio_pci_device_cleanup(igb);
 	iommu_cleanup(iommu);
+	/* Not freed: the library would unmap what is not mapped any more */
+	kvm_vm_release(vm);
+}
+
+static bool has_private_vms(void)
+{
+#ifdef __x86_64__
+	return kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(KVM_X86_SW_PROTECTED_VM);
+#else
+	return false;
+#endif
+}
+
+int main(int argc, char *argv[])
+{
+	bdfs = vfio_selftests_get_bdfs(&argc, argv, &nr_bdfs);
+	__TEST_REQUIRE(nr_bdfs == 2, "takes two devices");
+	__TEST_REQUIRE(!access("/dev/iommu", R_OK | W_OK), "no /dev/iommu");
+	__TEST_REQUIRE(kvm_check_cap(KVM_CAP_GUEST_MEMFD_FLAGS) &
+		       GUEST_MEMFD_FLAG_MMAP, "no guest_memfd can be filled");
+
+	ksft_print_header();
+	ksft_set_plan(STAGE_DONE - STAGE_STARTED + 1 +
+		      (has_private_vms() ? STAGE_DONE - STAGE_MOVED + 2 : 0));
+
+	run_vm(VM_TYPE_DEFAULT, false);
+#ifdef __x86_64__
+	if (has_private_vms())
+		run_vm(KVM_X86_SW_PROTECTED_VM, true);
+#endif
 	ksft_finished();
 }

@@ -15,44 +15,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <sys/mman.h>
+#include "vfio_pci_dmabuf_dma.h"
 
-#include <linux/sizes.h>
-
-#include "vfio_pci_dmabuf_util.h"
-
-/*
- * DMA of another device into the BAR.  Both devices share one IOAS; buf is host
- * memory in it, bar_iova is where tests put slices of the BAR.
- */
+/* DMA of another device into the BAR.  Both devices share one IOAS. */
 FIXTURE(vfio_pci_dmabuf_p2p_test) {
 	struct iommu *iommu;
-	struct iova_allocator *iova_allocator;
 	struct vfio_pci_device *exporter;
-	struct vfio_pci_device *initiator;
-	struct dma_region buf;
+	struct initiator initiator;
 	iova_t bar_iova;
 	u64 page;
 	int bar;
 };
-
-static void dma_region_setup(struct iommu *iommu,
-			     struct iova_allocator *iova_allocator,
-			     struct dma_region *region, u64 size)
-{
-	region->vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	VFIO_ASSERT_NE(region->vaddr, MAP_FAILED);
-	region->iova = iova_allocator_alloc(iova_allocator, size);
-	region->size = size;
-	iommu_map(iommu, region);
-}
-
-static void dma_region_teardown(struct iommu *iommu, struct dma_region *region)
-{
-	iommu_unmap(iommu, region);
-	VFIO_ASSERT_EQ(munmap(region->vaddr, region->size), 0);
-}
 
 FIXTURE_SETUP(vfio_pci_dmabuf_p2p_test)
 {
@@ -66,25 +39,14 @@ FIXTURE_SETUP(vfio_pci_dmabuf_p2p_test)
 	if (self->bar < 0)
 		SKIP(return, "%s has no memory BAR of 8 pages", exporter_bdf);
 
-	self->initiator = vfio_pci_device_init(initiator_bdf, self->iommu);
-	if (!self->initiator->driver.ops)
+	if (!initiator_init(&self->initiator, self->iommu))
 		SKIP(return, "libvfio has no driver for %s", initiator_bdf);
-
-	self->iova_allocator = iova_allocator_init(self->iommu);
-	dma_region_setup(self->iommu, self->iova_allocator,
-			 &self->initiator->driver.region, SZ_2M);
-	dma_region_setup(self->iommu, self->iova_allocator, &self->buf, SZ_2M);
-	self->bar_iova = iova_allocator_alloc(self->iova_allocator, SZ_2M);
-	vfio_pci_driver_init(self->initiator);
+	self->bar_iova = self->initiator.bar_iova;
 }
 
 FIXTURE_TEARDOWN(vfio_pci_dmabuf_p2p_test)
 {
-	vfio_pci_driver_remove(self->initiator);
-	dma_region_teardown(self->iommu, &self->buf);
-	dma_region_teardown(self->iommu, &self->initiator->driver.region);
-	iova_allocator_cleanup(self->iova_allocator);
-	vfio_pci_device_cleanup(self->initiator);
+	initiator_cleanup(&self->initiator);
 	vfio_pci_device_cleanup(self->exporter);
 	iommu_cleanup(self->iommu);
 }
@@ -116,17 +78,10 @@ static bool bar_is(struct vfio_pci_device *device, int bar, u64 offset,
 	return ret;
 }
 
-/*
- * DMA this byte to an IOVA.  The result says little where the IOVA is not
- * mapped: some devices notice, some do not.
- */
 static int dma_fill(FIXTURE_DATA(vfio_pci_dmabuf_p2p_test) *self, iova_t iova,
 		    u64 size, u8 byte)
 {
-	memset(self->buf.vaddr, byte, size);
-
-	return vfio_pci_driver_memcpy(self->initiator, self->buf.iova, iova,
-				      size);
+	return initiator_fill(&self->initiator, iova, size, byte);
 }
 
 TEST_F(vfio_pci_dmabuf_p2p_test, write_and_read)
@@ -144,12 +99,7 @@ TEST_F(vfio_pci_dmabuf_p2p_test, write_and_read)
 	ASSERT_TRUE(bar_is(self->exporter, self->bar, 3 * page, 5 * page, 0x11));
 
 	/* And back into host memory. */
-	memset(self->buf.vaddr, 0, page);
-	ASSERT_EQ(0, vfio_pci_driver_memcpy(self->initiator,
-					    self->bar_iova + 2 * page,
-					    self->buf.iova, page));
-	ASSERT_EQ(0x22, *(u8 *)self->buf.vaddr);
-	ASSERT_EQ(0, memcmp(self->buf.vaddr, self->buf.vaddr + 1, page - 1));
+	ASSERT_EQ(0x22, initiator_read(&self->initiator, self->bar_iova + 2 * page, page));
 
 	iommu_unmap_iova(self->iommu, self->bar_iova, 8 * page);
 	ASSERT_EQ(0, close(fd));

@@ -10,7 +10,6 @@
  * DMA.
  */
 #include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,7 +20,7 @@
 #include <linux/sizes.h>
 
 #include "../../../../drivers/dma-buf/dma-buf-mock-uapi.h"
-#include "vfio_pci_dmabuf_util.h"
+#include "vfio_pci_dmabuf_dma.h"
 #include "vfio_pci_unmappable.h"
 
 FIXTURE(private) {
@@ -270,6 +269,34 @@ TEST_F(private, overlap_mapped_only)
 	ASSERT_EQ(0, close(fd));
 }
 
+/*
+ * What is open with O_PATH cannot be imported, and does not count: the dma-buf is
+ * there, its file is not, even if others have its memory by now.
+ */
+TEST_F(private, overlap_o_path)
+{
+	int fd, other, o_path, i, files[256];
+	char path[64];
+
+	fd = export_claimed(self, variant, 0, 4);
+	other = export_pages(self, 3, 2);
+	ASSERT_GE(other, 0);
+	snprintf_assert(path, sizeof(path), "/proc/self/fd/%d", other);
+	o_path = open(path, O_PATH | O_CLOEXEC);
+	ASSERT_GE(o_path, 0);
+	EXPECT_EQ(-EBUSY, set_private(self, fd, true));
+	ASSERT_EQ(0, close(other));
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		files[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		ASSERT_GE(files[i], 0);
+	}
+	EXPECT_EQ(0, set_private(self, fd, true));
+	for (i = 0; i < ARRAY_SIZE(files); i++)
+		ASSERT_EQ(0, close(files[i]));
+	ASSERT_EQ(0, close(o_path));
+	ASSERT_EQ(0, close(fd));
+}
+
 TEST_F(private, export_over_private)
 {
 	struct vfio_region_dma_range across[] = {
@@ -317,6 +344,76 @@ TEST_F(private, export_over_private)
 	fd = export_pages(self, 0, 8);
 	ASSERT_GE(fd, 0);
 	EXPECT_SHARED(self, fd);
+	ASSERT_EQ(0, close(fd));
+}
+
+/* As many ranges as there can be: the ioctl takes a list of 4 MiB. */
+#define MANY_RANGES	262144
+
+static int export_ranges(FIXTURE_DATA(private) *self,
+			 const struct vfio_region_dma_range *ranges)
+{
+	return __vfio_pci_dmabuf_export(self->device, self->bar, ranges, MANY_RANGES,
+					O_RDWR | O_CLOEXEC);
+}
+
+/*
+ * Buffers that have the same few pages again and again, and differ in the last
+ * range.  Whoever waits for the device's locks, for a reset, does not wait long:
+ * comparing each range with each would take longer than the test may.
+ */
+TEST_F_TIMEOUT(private, many_ranges, 120)
+{
+	struct vfio_region_dma_range *ranges;
+	int i, fd, apart, other, part;
+	u64 page = self->page;
+
+	ranges = calloc_assert(MANY_RANGES, sizeof(*ranges));
+	for (i = 0; i < MANY_RANGES; i++) {
+		ranges[i].offset = (i & 1) * 2 * page;
+		ranges[i].length = page;
+	}
+	fd = export_ranges(self, ranges);
+	ASSERT_GE(fd, 0);
+	if (!variant->device)
+		ASSERT_EQ(0, __vfio_pci_dmabuf_unmappable(self->device, fd));
+
+	/* Between and above. */
+	for (i = 0; i < MANY_RANGES; i++)
+		ranges[i].offset = (5 - (i & 1) * 4) * page;
+	apart = export_ranges(self, ranges);
+	ASSERT_GE(apart, 0);
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, set_private(self, fd, true));
+		EXPECT_EQ(1, is_private(self, fd));
+		EXPECT_EQ(0, is_private(self, apart));
+		ASSERT_EQ(0, set_private(self, fd, false));
+	}
+
+	/* The last one is of the first buffer. */
+	ranges[MANY_RANGES - 1].offset = 2 * page;
+	other = export_ranges(self, ranges);
+	ASSERT_GE(other, 0);
+	EXPECT_EQ(-EBUSY, set_private(self, fd, true));
+	EXPECT_EQ(0, is_private(self, fd));
+	ASSERT_EQ(0, close(other));
+	ASSERT_EQ(0, set_private(self, fd, true));
+	EXPECT_EQ(-EBUSY, export_ranges(self, ranges));
+
+	/* All of it, or all but the last one, is private. */
+	for (i = 0; i < MANY_RANGES; i++)
+		ranges[i].offset = (i & 1) * 2 * page;
+	part = export_ranges(self, ranges);
+	ASSERT_GE(part, 0);
+	EXPECT_EQ(1, is_private(self, part));
+	EXPECT_EQ(-EBUSY, set_private(self, fd, false));
+	ASSERT_EQ(0, close(part));
+	ranges[MANY_RANGES - 1].length = 2 * page;
+	EXPECT_EQ(-EBUSY, export_ranges(self, ranges));
+	ASSERT_EQ(0, set_private(self, fd, false));
+
+	free(ranges);
+	ASSERT_EQ(0, close(apart));
 	ASSERT_EQ(0, close(fd));
 }
 
@@ -505,41 +602,11 @@ TEST_F(private, msix)
 
 TEST_F(private, errnos)
 {
-	u32 argsz = sizeof(struct vfio_device_feature);
-	u32 feature = VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE;
-	struct vfio_device_feature_dma_buf_private args = {}, bad;
-	const u32 ops[] = { VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET };
-	u32 i, size = argsz + sizeof(args);
+	struct vfio_device_feature_dma_buf_private args = {};
 
 	args.dmabuf_fd = export_claimed(self, variant, 0, 4);
-	ASSERT_EQ(0, feature_ioctl(self->device, feature | VFIO_DEVICE_FEATURE_PROBE |
-				   ops[0] | ops[1], argsz, NULL, 0));
-	for (i = 0; i < ARRAY_SIZE(ops); i++) {
-		u32 flags = feature | ops[i];
-
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size - 1, &args,
-						 sizeof(args)));
-		bad = args;
-		bad.state = VFIO_DMA_BUF_PRIVATE + 1;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		bad.state = UINT_MAX;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		bad = args;
-		bad.dmabuf_fd = -1;
-		EXPECT_EQ(-EBADF, feature_ioctl(self->device, flags, size, &bad,
-						sizeof(bad)));
-		bad.dmabuf_fd = self->device->fd;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		EXPECT_EQ(-EFAULT, __vfio_pci_feature_fault(self->device, flags,
-							    sizeof(args)));
-	}
-	bad = args;
-	bad.state = VFIO_DMA_BUF_PRIVATE;
-	EXPECT_EQ(-EINVAL, feature_ioctl(self->device, feature | VFIO_DEVICE_FEATURE_GET,
-					 size, &bad, sizeof(bad)));
+	expect_state_errnos(_metadata, self->device, VFIO_DEVICE_FEATURE_DMA_BUF_PRIVATE,
+			    &args, sizeof(args), VFIO_DMA_BUF_PRIVATE);
 	EXPECT_SHARED(self, args.dmabuf_fd);
 	ASSERT_EQ(0, close(args.dmabuf_fd));
 }
@@ -565,30 +632,12 @@ TEST_F(private, closed)
 
 FIXTURE(private_dma) {
 	struct iommu *iommu;
-	struct iova_allocator *iova_allocator;
 	struct vfio_pci_device *exporter;
-	struct vfio_pci_device *initiator;
-	struct dma_region buf;
+	struct initiator initiator;
 	iova_t bar_iova;
 	u64 page;
 	int bar;
 };
-
-static void dma_region_setup(FIXTURE_DATA(private_dma) *self, struct dma_region *region)
-{
-	region->vaddr = mmap(NULL, SZ_2M, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	VFIO_ASSERT_NE(region->vaddr, MAP_FAILED);
-	region->iova = iova_allocator_alloc(self->iova_allocator, SZ_2M);
-	region->size = SZ_2M;
-	iommu_map(self->iommu, region);
-}
-
-static void dma_region_teardown(struct iommu *iommu, struct dma_region *region)
-{
-	iommu_unmap(iommu, region);
-	VFIO_ASSERT_EQ(munmap(region->vaddr, region->size), 0);
-}
 
 FIXTURE_SETUP(private_dma)
 {
@@ -606,43 +655,26 @@ FIXTURE_SETUP(private_dma)
 	if (error == -EOPNOTSUPP)
 		SKIP(return, "This kernel does not keep the host out");
 	ASSERT_EQ(0, error);
-	self->initiator = vfio_pci_device_init(initiator_bdf, self->iommu);
-	if (!self->initiator->driver.ops)
+	if (!initiator_init(&self->initiator, self->iommu))
 		SKIP(return, "libvfio has no driver for %s", initiator_bdf);
-
-	self->iova_allocator = iova_allocator_init(self->iommu);
-	dma_region_setup(self, &self->initiator->driver.region);
-	dma_region_setup(self, &self->buf);
-	self->bar_iova = iova_allocator_alloc(self->iova_allocator, SZ_2M);
-	vfio_pci_driver_init(self->initiator);
+	self->bar_iova = self->initiator.bar_iova;
 }
 
 FIXTURE_TEARDOWN(private_dma)
 {
-	vfio_pci_driver_remove(self->initiator);
-	dma_region_teardown(self->iommu, &self->buf);
-	dma_region_teardown(self->iommu, &self->initiator->driver.region);
-	iova_allocator_cleanup(self->iova_allocator);
-	vfio_pci_device_cleanup(self->initiator);
+	initiator_cleanup(&self->initiator);
 	vfio_pci_device_cleanup(self->exporter);
 	iommu_cleanup(self->iommu);
 }
 
 static int dma_write(FIXTURE_DATA(private_dma) *self, iova_t iova, u8 byte)
 {
-	memset(self->buf.vaddr, byte, self->page);
-	return vfio_pci_driver_memcpy(self->initiator, self->buf.iova, iova, self->page);
+	return initiator_fill(&self->initiator, iova, self->page, byte);
 }
 
-/* What a page is all of, as DMA reads it, or -1. */
 static int dma_read(FIXTURE_DATA(private_dma) *self, iova_t iova)
 {
-	u8 *buf = self->buf.vaddr;
-
-	memset(buf, 0, self->page);
-	if (vfio_pci_driver_memcpy(self->initiator, iova, self->buf.iova, self->page))
-		return -1;
-	return memcmp(buf, buf + 1, self->page - 1) ? -1 : buf[0];
+	return initiator_read(&self->initiator, iova, self->page);
 }
 
 TEST_F(private_dma, faults_while_private)

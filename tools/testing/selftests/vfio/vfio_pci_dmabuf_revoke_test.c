@@ -19,6 +19,15 @@
 
 #include "vfio_pci_dmabuf_fixture.h"
 
+/* The BAR, with its first page mapped where the page after self->iova is. */
+static int export_and_map(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
+{
+	int fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	return fd;
+}
+
 TEST_F(vfio_pci_dmabuf_test, decode)
 {
 	int early, late;
@@ -56,8 +65,7 @@ TEST_F(vfio_pci_dmabuf_test, reset)
 	if (!(self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
 		SKIP(return, "%s cannot be reset", exporter_bdf);
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	fd = export_and_map(self);
 	vfio_pci_device_reset(self->device);
 	/* It was revoked meanwhile; without debugfs there is no telling. */
 	EXPECT_GE(0, iommufd_dmabuf_mappings());
@@ -66,21 +74,32 @@ TEST_F(vfio_pci_dmabuf_test, reset)
 	ASSERT_EQ(0, close(fd));
 }
 
-TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
+static int sysfs_reset(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
+{
+	return pci_sysfs_write(exporter_bdf, "reset", "1");
+}
+
+/* A function level reset that the user asks for in config space. */
+static int config_reset(FIXTURE_DATA(vfio_pci_dmabuf_test) *self)
+{
+	return __vfio_pci_config_flr(self->device);
+}
+
+static void expect_reset_revokes(struct __test_metadata *_metadata,
+				 FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
+				 int (*reset)(FIXTURE_DATA(vfio_pci_dmabuf_test) *self))
 {
 	int fd, ret;
 
 	if (iommufd_dmabuf_mappings() < 0)
 		SKIP(return, "No debugfs to see mappings of dma-bufs in");
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	fd = export_and_map(self);
 	ASSERT_EQ(1, iommufd_dmabuf_mappings());
-
-	ret = pci_sysfs_write(exporter_bdf, "reset", "1");
+	ret = reset(self);
 	if (ret == -ENOENT || ret == -ENOTTY) {
 		close(fd);
-		SKIP(return, "%s cannot be reset", exporter_bdf);
+		SKIP(return, "%s has no such reset", exporter_bdf);
 	}
 	ASSERT_EQ(0, ret);
 	EXPECT_EQ(0, iommufd_dmabuf_mappings());
@@ -89,40 +108,21 @@ TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
 
 	/* The other causes stay. */
 	vfio_pci_set_memory_decode(self->device, false);
-	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
+	ASSERT_EQ(0, reset(self));
 	EXPECT_REVOKED(self, fd);
 	vfio_pci_set_memory_decode(self->device, true);
 	EXPECT_LIVE(self, fd);
 	ASSERT_EQ(0, close(fd));
 }
 
-/* A function level reset that the user asks for in config space. */
+TEST_F(vfio_pci_dmabuf_test, sysfs_reset)
+{
+	expect_reset_revokes(_metadata, self, sysfs_reset);
+}
+
 TEST_F(vfio_pci_dmabuf_test, config_reset)
 {
-	int fd;
-
-	if (iommufd_dmabuf_mappings() < 0)
-		SKIP(return, "No debugfs to see mappings of dma-bufs in");
-
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
-	ASSERT_EQ(1, iommufd_dmabuf_mappings());
-
-	if (__vfio_pci_config_flr(self->device)) {
-		close(fd);
-		SKIP(return, "%s has no function level reset", exporter_bdf);
-	}
-	EXPECT_EQ(0, iommufd_dmabuf_mappings());
-	EXPECT_LIVE(self, fd);
-	iommu_unmap_iova(self->iommu, self->iova + self->page, self->page);
-
-	/* The other causes stay. */
-	vfio_pci_set_memory_decode(self->device, false);
-	ASSERT_EQ(0, __vfio_pci_config_flr(self->device));
-	EXPECT_REVOKED(self, fd);
-	vfio_pci_set_memory_decode(self->device, true);
-	EXPECT_LIVE(self, fd);
-	ASSERT_EQ(0, close(fd));
+	expect_reset_revokes(_metadata, self, config_reset);
 }
 
 /* Refused before anything is revoked.  See vfio_pci_bus_reset_test for the rest. */
@@ -137,8 +137,7 @@ TEST_F(vfio_pci_dmabuf_test, hot_reset_impossible)
 	    errno != ENODEV)
 		SKIP(return, "%s is not on a root bus", exporter_bdf);
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	fd = export_and_map(self);
 	EXPECT_EQ(-ENODEV, __vfio_pci_hot_reset(self->device));
 	EXPECT_EQ(1, iommufd_dmabuf_mappings());
 	EXPECT_LIVE(self, fd);
@@ -430,8 +429,7 @@ TEST_F(vfio_pci_dmabuf_test, close_device)
 	struct iommu *iommu;
 	int fd;
 
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	fd = export_and_map(self);
 
 	vfio_pci_device_cleanup(self->device);
 	self->device = NULL;
@@ -501,6 +499,35 @@ TEST_F(vfio_pci_dmabuf_test, close_device_while_revoked)
 	ASSERT_EQ(0, close(fd));
 }
 
+/*
+ * A file that was opened with O_PATH keeps the dma-buf when its own file is gone.
+ * Whoever goes through the dma-bufs of the device must not look at that.
+ */
+TEST_F(vfio_pci_dmabuf_test, o_path)
+{
+	char path[64];
+	int fd, other;
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	snprintf_assert(path, sizeof(path), "/proc/self/fd/%d", fd);
+	other = open(path, O_PATH | O_CLOEXEC);
+	ASSERT_GE(other, 0);
+	ASSERT_EQ(0, close(fd));
+
+	vfio_pci_set_memory_decode(self->device, false);
+	vfio_pci_set_memory_decode(self->device, true);
+	if (self->device->info.flags & VFIO_DEVICE_FLAGS_RESET)
+		vfio_pci_device_reset(self->device);
+	/* One that has a file is none the worse for it. */
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	EXPECT_LIVE(self, fd);
+	vfio_pci_device_cleanup(self->device);
+	EXPECT_REVOKED(self, fd);
+	ASSERT_EQ(0, close(other));
+	self->device = vfio_pci_device_init_nomap(exporter_bdf, self->iommu);
+	ASSERT_EQ(0, close(fd));
+}
+
 static void *unbind(void *arg)
 {
 	*(int *)arg = pci_sysfs_write(exporter_bdf, "driver/unbind", exporter_bdf);
@@ -521,8 +548,7 @@ TEST_F(vfio_pci_dmabuf_test, unbind)
 	pfd.fd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_GE(pfd.fd, 0);
 	vfio_pci_set_irq_eventfd(self->device, VFIO_PCI_REQ_IRQ_INDEX, pfd.fd);
-	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	iommu_map_file(self->iommu, fd, 0, self->page, self->iova + self->page);
+	fd = export_and_map(self);
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind, &unbound));
 	ASSERT_EQ(1, poll(&pfd, 1, 10000));

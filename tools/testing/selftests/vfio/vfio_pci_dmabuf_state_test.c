@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 
 #include <linux/dma-heap.h>
+#include <linux/sizes.h>
 
 #include "vfio_pci_dmabuf_fixture.h"
 
@@ -95,63 +96,29 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke_mapped)
 
 TEST_F(vfio_pci_dmabuf_test, state_errno)
 {
-	u32 argsz = sizeof(struct vfio_device_feature);
+	const u32 ops[] = { VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET };
 	u32 feature = VFIO_DEVICE_FEATURE_DMA_BUF_STATE;
 	struct vfio_device_feature_dma_buf_state args = {}, bad;
-	const u32 ops[] = { VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET };
-	u32 i, size = argsz + sizeof(args);
+	u32 size = sizeof(struct vfio_device_feature) + sizeof(args);
 	u32 *fields[] = {
 		&bad.causes, &bad.flags, &bad.nr_not_restored, &bad.__reserved,
 	};
-	u32 f;
+	u32 i, f;
 
 	args.dmabuf_fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	ASSERT_EQ(0, feature_ioctl(self->device, feature |
-				   VFIO_DEVICE_FEATURE_PROBE | ops[0] | ops[1],
-				   argsz, NULL, 0));
+	expect_state_errnos(_metadata, self->device, feature, &args, sizeof(args),
+			    VFIO_DMA_BUF_STATE_REVOKED);
 	for (i = 0; i < ARRAY_SIZE(ops); i++) {
-		u32 flags = feature | ops[i];
-
-		ASSERT_EQ(0, feature_ioctl(self->device,
-					   flags | VFIO_DEVICE_FEATURE_PROBE,
-					   argsz, NULL, 0));
-		ASSERT_EQ(-EINVAL, feature_ioctl(self->device, flags, size - 1,
-						 &args, sizeof(args)));
 		for (f = 0; f < ARRAY_SIZE(fields); f++) {
 			bad = args;
 			*fields[f] = 1;
-			EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags,
+			EXPECT_EQ(-EINVAL, feature_ioctl(self->device, feature | ops[i],
 							 size, &bad, sizeof(bad)));
 			*fields[f] = 1U << 31;
-			EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags,
+			EXPECT_EQ(-EINVAL, feature_ioctl(self->device, feature | ops[i],
 							 size, &bad, sizeof(bad)));
 		}
-		bad = args;
-		bad.state = VFIO_DMA_BUF_STATE_REVOKED + 1;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		bad.state = UINT_MAX;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		/* Neither an open file, nor a dma-buf. */
-		bad = args;
-		bad.dmabuf_fd = -1;
-		EXPECT_EQ(-EBADF, feature_ioctl(self->device, flags, size, &bad,
-						sizeof(bad)));
-		bad.dmabuf_fd = self->device->fd;
-		EXPECT_EQ(-EINVAL, feature_ioctl(self->device, flags, size, &bad,
-						 sizeof(bad)));
-		EXPECT_EQ(0, feature_ioctl(self->device, flags, size, &args,
-					   sizeof(args)));
-		EXPECT_EQ(-EFAULT, __vfio_pci_feature_fault(self->device, flags,
-							    sizeof(args)));
 	}
-
-	bad = args;
-	bad.state = VFIO_DMA_BUF_STATE_REVOKED;
-	EXPECT_EQ(-EINVAL, feature_ioctl(self->device, feature |
-					 VFIO_DEVICE_FEATURE_GET, size, &bad,
-					 sizeof(bad)));
 	EXPECT_EQ(0, vfio_pci_dmabuf_causes(self->device, args.dmabuf_fd));
 	ASSERT_EQ(0, close(args.dmabuf_fd));
 }
@@ -253,6 +220,86 @@ TEST_F(vfio_pci_dmabuf_test, event)
 	ASSERT_EQ(0, close(other));
 	ASSERT_EQ(0, close(efd));
 	ASSERT_EQ(0, close(second));
+}
+
+static int write_file(const char *path, const char *val)
+{
+	int fd = open(path, O_WRONLY);
+	int ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = write(fd, val, strlen(val)) < 0 ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+/* The n-th allocation of this thread fails, 0 for none; or -errno */
+static int fail_nth(unsigned int n)
+{
+	char val[16];
+
+	snprintf(val, sizeof(val), "%u", n);
+	return write_file("/proc/thread-self/fail-nth", val);
+}
+
+/* What could not be mapped again is counted and signalled, and tried once more. */
+TEST_F_TIMEOUT(vfio_pci_dmabuf_test, restore_fails, 180)
+{
+	struct vfio_device_feature_dma_buf_state state;
+	u64 size = 4 * SZ_2M;
+	unsigned int n;
+	iova_t iova;
+	int fd, efd;
+
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+	if (self->size < size + SZ_2M)
+		SKIP(return, "%s has too small a BAR", exporter_bdf);
+	if (write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N") ||
+	    write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N") ||
+	    fail_nth(0))
+		SKIP(return, "The kernel has no fault injection");
+	write_file("/sys/kernel/debug/fail_page_alloc/verbose", "0");
+
+	/* At an odd address, so that there are tables to be allocated. */
+	iova = self->iova + self->page;
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	ASSERT_EQ(0, __iommu_map_file(self->iommu, fd, 0, size, iova, MAP_RW_RESTORE));
+	efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ASSERT_GE(efd, 0);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_set_eventfd(self->device, fd, efd));
+
+	for (n = 1; n < 100; n++) {
+		ASSERT_EQ(0, __vfio_pci_dmabuf_revoke(self->device, fd));
+		ASSERT_EQ(0, iommufd_dmabuf_mappings());
+		nr_events(efd);
+		ASSERT_EQ(0, fail_nth(n));
+		if (__vfio_pci_dmabuf_restore(self->device, fd)) {
+			fail_nth(0);
+			continue;
+		}
+		fail_nth(0);
+		ASSERT_EQ(0, __vfio_pci_dmabuf_get_state(self->device, fd, &state));
+		if (state.nr_not_restored)
+			break;
+	}
+	EXPECT_EQ(1, state.nr_not_restored);
+	EXPECT_EQ(VFIO_DMA_BUF_STATE_OK, state.state);
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+	EXPECT_EQ(1, nr_events(efd));
+
+	/* Others can have it, and the one that failed by being asked again. */
+	EXPECT_EQ(0, try_map(self->iommu, fd, self->page, iova + size));
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	ASSERT_EQ(0, __vfio_pci_dmabuf_get_state(self->device, fd, &state));
+	EXPECT_EQ(0, state.nr_not_restored);
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+	EXPECT_EQ(1, nr_events(efd));
+
+	iommu_unmap_iova(self->iommu, iova, size);
+	ASSERT_EQ(0, close(efd));
+	ASSERT_EQ(0, close(fd));
 }
 
 TEST_F(vfio_pci_dmabuf_test, event_errno)

@@ -54,6 +54,48 @@ static inline int feature_ioctl(struct vfio_pci_device *device, u32 flags, u32 a
 	return ret;
 }
 
+/*
+ * What a feature says of arguments that are { dmabuf_fd, state, ... } and wrong,
+ * for SET and GET; @args are right, and states up to @max_state can be set.
+ */
+static inline void expect_state_errnos(struct __test_metadata *_metadata,
+				       struct vfio_pci_device *device, u32 feature,
+				       const void *args, size_t size, u32 max_state)
+{
+	const u32 ops[] = { VFIO_DEVICE_FEATURE_SET, VFIO_DEVICE_FEATURE_GET };
+	const u32 argsz = sizeof(struct vfio_device_feature) + size;
+	const u32 states[] = { max_state + 1, 0xffffffff };
+	u32 bad[16], i, s;
+
+	VFIO_ASSERT_LE(size, sizeof(bad));
+	ASSERT_EQ(0, feature_ioctl(device, feature | VFIO_DEVICE_FEATURE_PROBE |
+				   ops[0] | ops[1], argsz, NULL, 0));
+	for (i = 0; i < 2; i++) {
+		u32 flags = feature | ops[i];
+
+		ASSERT_EQ(0, feature_ioctl(device, flags | VFIO_DEVICE_FEATURE_PROBE,
+					   argsz, NULL, 0));
+		EXPECT_EQ(-EINVAL, feature_ioctl(device, flags, argsz - 1, args, size));
+		for (s = 0; s < 2; s++) {
+			memcpy(bad, args, size);
+			bad[1] = states[s];
+			EXPECT_EQ(-EINVAL, feature_ioctl(device, flags, argsz, bad, size));
+		}
+		/* Neither an open file, nor a dma-buf. */
+		memcpy(bad, args, size);
+		bad[0] = -1;
+		EXPECT_EQ(-EBADF, feature_ioctl(device, flags, argsz, bad, size));
+		bad[0] = device->fd;
+		EXPECT_EQ(-EINVAL, feature_ioctl(device, flags, argsz, bad, size));
+		EXPECT_EQ(0, feature_ioctl(device, flags, argsz, args, size));
+		EXPECT_EQ(-EFAULT, __vfio_pci_feature_fault(device, flags, size));
+	}
+	memcpy(bad, args, size);
+	bad[1] = max_state;
+	EXPECT_EQ(-EINVAL, feature_ioctl(device, feature | VFIO_DEVICE_FEATURE_GET, argsz,
+					 bad, size));
+}
+
 /* Map the start of the buffer and unmap it again; 0 or -errno. */
 static inline int try_map(struct iommu *iommu, int fd, u64 size, iova_t iova)
 {

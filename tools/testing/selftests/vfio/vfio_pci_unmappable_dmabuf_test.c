@@ -12,11 +12,13 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <linux/pci.h>
 #include <linux/pci_regs.h>
 #include <linux/sizes.h>
+#include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 
 #include "vfio_pci_unmappable.h"
@@ -463,6 +465,162 @@ TEST_F(vfio_pci_unmappable_dmabuf_test, errnos)
 	EXPECT_EQ(0xff, touchable(self));
 	ASSERT_EQ(0, munmap(mem, 2 * self->page));
 	ASSERT_EQ(0, close(fd));
+}
+
+/* The MSI-X table of a claimed page is what it always is: all ones. */
+TEST_F(vfio_pci_unmappable_dmabuf_test, msix_table)
+{
+	struct vfio_region_dma_range range = { .length = self->page };
+	u8 buf[2 * PCI_MSIX_ENTRY_SIZE];
+	struct msix m;
+	off_t table;
+	int fd, i;
+
+	SKIP_IF_NOT_STRICT();
+
+	read_msix(&m);
+	if (!m.present || m.table_size < sizeof(buf))
+		SKIP(return, "The device has no MSI-X table");
+	range.offset = m.table_offset & ~(self->page - 1);
+	fd = __vfio_pci_dmabuf_export(self->device, m.table_bar, &range, 1, O_RDWR);
+	if (fd < 0)
+		SKIP(return, "The page of the table cannot be exported");
+	ASSERT_EQ(0, __vfio_pci_dmabuf_unmappable(self->device, fd));
+
+	table = self->device->bars[m.table_bar].info.offset + m.table_offset;
+	EXPECT_EQ(sizeof(buf), pread(self->device->fd, buf, sizeof(buf), table));
+	for (i = 0; i < sizeof(buf) && buf[i] == 0xff; i++)
+		;
+	EXPECT_EQ(sizeof(buf), i);
+	EXPECT_EQ(sizeof(buf), pwrite(self->device->fd, buf, sizeof(buf), table));
+
+	/* What is next to it, in the same page, is the dma-buf's. */
+	if ((m.table_offset + m.table_size) & (self->page - 1)) {
+		table += m.table_size;
+		EXPECT_EQ(-1, pread(self->device->fd, buf, 8, table));
+		EXPECT_EQ(EPERM, errno);
+		EXPECT_EQ(-1, pread(self->device->fd, buf, sizeof(buf),
+				    table - PCI_MSIX_ENTRY_SIZE));
+		EXPECT_EQ(EPERM, errno);
+	}
+	ASSERT_EQ(0, close(fd));
+}
+
+/* Memory that is not there until uffd_resolve(), so that who writes to it waits. */
+static int uffd_register(void *mem, size_t len)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (u64)mem, .len = len },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct uffdio_api api = { .api = UFFD_API };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	if (uffd >= 0) {
+		VFIO_ASSERT_EQ(ioctl(uffd, UFFDIO_API, &api), 0);
+		VFIO_ASSERT_EQ(ioctl(uffd, UFFDIO_REGISTER, &reg), 0);
+	}
+	return uffd;
+}
+
+static void uffd_wait(int uffd)
+{
+	struct uffd_msg msg;
+
+	VFIO_ASSERT_EQ(read(uffd, &msg, sizeof(msg)), sizeof(msg));
+	VFIO_ASSERT_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+}
+
+static void uffd_resolve(int uffd, void *mem, size_t len)
+{
+	struct uffdio_zeropage zero = { .range = { .start = (u64)mem, .len = len } };
+
+	VFIO_ASSERT_EQ(ioctl(uffd, UFFDIO_ZEROPAGE, &zero), 0);
+}
+
+struct host_access {
+	FIXTURE_DATA(vfio_pci_unmappable_dmabuf_test) *self;
+	void *buf;
+	int fd;
+	pid_t tid;
+	ssize_t ret;
+};
+
+static void *host_access_read(void *arg)
+{
+	struct host_access *a = arg;
+
+	a->ret = pread(a->self->device->fd, a->buf, 4, a->self->offset);
+	return NULL;
+}
+
+static void *host_access_claim(void *arg)
+{
+	struct host_access *a = arg;
+
+	__atomic_store_n(&a->tid, gettid(), __ATOMIC_RELEASE);
+	a->ret = __vfio_pci_dmabuf_unmappable(a->self->device, a->fd);
+	return NULL;
+}
+
+/* Who waits for somebody that waits for userspace can be killed. */
+TEST_F(vfio_pci_unmappable_dmabuf_test, killable)
+{
+	struct host_access reader = { .self = self }, claim = { .self = self };
+	pthread_t reader_thread, claim_thread;
+	int uffd, efd, status, i;
+	pid_t pid;
+	u32 val;
+
+	SKIP_IF_NOT_STRICT();
+
+	reader.buf = mmap(NULL, self->page, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, reader.buf);
+	uffd = uffd_register(reader.buf, self->page);
+	if (uffd < 0)
+		SKIP(return, "The kernel has no userfaultfd");
+	efd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_GE(efd, 0);
+
+	/* It is in the middle of a read, which the claim has to wait for. */
+	ASSERT_EQ(0, pthread_create(&reader_thread, NULL, host_access_read, &reader));
+	uffd_wait(uffd);
+	claim.fd = export_pages(self, 3, 1);
+	ASSERT_EQ(0, pthread_create(&claim_thread, NULL, host_access_claim, &claim));
+	while (!__atomic_load_n(&claim.tid, __ATOMIC_ACQUIRE))
+		;
+	wait_for_sleep(claim.tid);
+
+	/* These have to wait for the claim. */
+	for (i = 0; i < 2; i++) {
+		pid = fork();
+		ASSERT_GE(pid, 0);
+		if (!pid) {
+			if (i)
+				ioeventfd(self, 0, efd);
+			else
+				pread(self->device->fd, &val, sizeof(val),
+				      self->offset);
+			_exit(0);
+		}
+		wait_for_sleep(pid);
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+	}
+	EXPECT_EQ(EBUSY, pthread_tryjoin_np(claim_thread, NULL));
+
+	uffd_resolve(uffd, reader.buf, self->page);
+	ASSERT_EQ(0, pthread_join(reader_thread, NULL));
+	ASSERT_EQ(0, pthread_join(claim_thread, NULL));
+	EXPECT_EQ(4, reader.ret);
+	EXPECT_EQ(0, claim.ret);
+	EXPECT_EQ(0xf7, readable(self));
+	ASSERT_EQ(0, close(claim.fd));
+	ASSERT_EQ(0, close(efd));
+	ASSERT_EQ(0, close(uffd));
+	ASSERT_EQ(0, munmap(reader.buf, self->page));
 }
 
 /* The third part of the transcript: what can be touched of one dma-buf. */

@@ -9,7 +9,6 @@
 #define SELFTEST_KVM_DMABUF_LOAD_H
 
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 
 #include "dmabuf_guest.h"
@@ -115,7 +114,7 @@ static inline void hammers_progress(struct hammers *hs)
 		target[i] = READ_ONCE(hs->h[i].state->done) + 20;
 	for (i = 0; i < NR_HAMMERS; i++)
 		while (READ_ONCE(hs->h[i].state->done) < target[i])
-			sched_yield();
+			poll_pause();
 }
 
 static inline void hammers_snapshot(struct hammers *hs, u64 *done)
@@ -234,7 +233,7 @@ static inline void *reader_thread(void *arg)
 			TEST_ASSERT(!(r->flags & KVM_MEM_REVOKED_MMIO),
 				    "revoked exit, where MMIO was asked for");
 			r->nr_revoked++;
-			sched_yield();
+			poll_pause();
 		}
 	}
 
@@ -278,7 +277,7 @@ static inline void readers_expect(struct readers *rs, bool mmio)
 		target[i] = READ_ONCE(rs->r[i].state->done) + 2;
 	for (i = 0; i < NR_HAMMERS; i++) {
 		while (READ_ONCE(rs->r[i].state->done) < target[i])
-			sched_yield();
+			poll_pause();
 		last = READ_ONCE(rs->r[i].state->last);
 		TEST_ASSERT((last == MMIO_SENTINEL) == mmio,
 			    "vCPU %d: wanted %s, read 0x%lx", i,

@@ -189,6 +189,14 @@ static inline u32 mock_signal(int dev, int fd)
 	return args.nr_signaled;
 }
 
+/* Returns 0, or a negative errno. */
+static inline int __mock_hold(int dev, int fd, u32 action)
+{
+	struct dma_buf_mock_hold args = { .fd = fd, .action = action };
+
+	return __mock_ioctl(dev, DMA_BUF_MOCK_HOLD, &args);
+}
+
 /* Returns the number of the importer, or a negative errno. */
 static inline int __mock_import(int dev, int fd, u32 models, u32 flags)
 {

@@ -34,6 +34,16 @@
 #define PAGE_SIZE ((u64)getpagesize())
 #endif
 
+/*
+ * Between two looks at what another thread has done.  sched_yield() is no good for
+ * that: a task that yields is taken to have used up its slice, and one that does it a
+ * thousand times does not run for seconds afterwards.
+ */
+static inline void poll_pause(void)
+{
+	usleep(100);
+}
+
 enum guest_op {
 	GUEST_READ,		/* res = *gpa */
 	GUEST_WRITE,		/* *gpa = val */
@@ -43,6 +53,9 @@ enum guest_op {
 	GUEST_READ32,		/* res = *(u32 *)gpa */
 	GUEST_WRITE32,		/* *(u32 *)gpa = val */
 	GUEST_TOUCH,		/* read gpa + i * val, for i < nr */
+#ifdef __x86_64__
+	GUEST_MOVE,		/* nr bytes from gpa to val, by a string instruction */
+#endif
 #ifdef __aarch64__
 	GUEST_READ_UNALIGNED,	/* as GUEST_READ, gpa need not be a multiple of 8 */
 	GUEST_READ_PAIR,	/* as GUEST_READ, by an instruction that loads two */
@@ -167,6 +180,10 @@ static void guest_command_loop(void)
 #ifdef __x86_64__
 		case GUEST_READ_EMULATED:
 			asm volatile(KVM_FEP "movq (%1), %0" : "=r"(res) : "r"(p) : "memory");
+			break;
+		case GUEST_MOVE:
+			asm volatile("cld; rep movsb" : "+S"(p), "+D"(val), "+c"(nr)
+				     : : "memory");
 			break;
 #endif
 		case GUEST_READ32:

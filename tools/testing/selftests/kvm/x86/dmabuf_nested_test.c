@@ -6,9 +6,12 @@
  *
  * Devices are those of dmabuf_fixture.h.
  */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "dmabuf_x86.h"
+#include "dmabuf_mock.h"
 #include "svm_util.h"
 #include "vmx.h"
 
@@ -178,6 +181,95 @@ DMABUF_TEST(nested)
 	for (i = 0; i < ARRAY_SIZE(shapes); i++)
 		if (!shapes[i].tdp || kvm_cpu_has_tdp())
 			test_nested(self, &shapes[i]);
+}
+
+static void expect_l2_fault(struct kvm_vcpu *vcpu, enum guest_exit exit, u64 gpa, u64 flags)
+{
+	struct kvm_run *run = vcpu->run;
+
+	TEST_ASSERT(exit == GUEST_FAULT, "exit was %s", exit_reason_str(run->exit_reason));
+	TEST_ASSERT(run->memory_fault.flags == flags && run->memory_fault.gpa == gpa,
+		    "wanted flags 0x%lx, got 0x%llx at 0x%llx", flags,
+		    run->memory_fault.flags, run->memory_fault.gpa);
+}
+
+/*
+ * Gfns of L1 that are private, and L2.  For whether an access is private KVM asks the
+ * attribute of the address that faulted, which is L2's: it says itself that nested
+ * guests of VMs with private gfns do not work.  Where the two are one address they do.
+ * Where they are not L2 does not get what is private, nor what does not agree.
+ */
+static void test_nested_private(int dev, bool tdp)
+{
+	const struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = KVM_X86_SW_PROTECTED_VM,
+	};
+	const u64 private = KVM_MEMORY_EXIT_FLAG_PRIVATE;
+	const u64 backing = KVM_MEMORY_EXIT_FLAG_BACKING;
+	const u64 gpa = 4ull * SZ_1G, l2 = tdp ? 5ull * SZ_1G : gpa;
+	struct dma_buf_mock_extent extent;
+	struct kvm_vcpu *vcpu;
+	enum guest_exit exit;
+	struct kvm_vm *vm;
+	int fd, i;
+
+	mock_blocks(&extent, 1, 0, MOCK_RW);
+	fd = mock_create(dev, &extent, 1);
+	mock_poke64(dev, fd, 0, TAG(0));
+	vm = __vm_create_shape_with_one_vcpu(shape, &vcpu, EXTRA_PAGES, l1_guest);
+	if (tdp)
+		vm_enable_tdp(vm);
+	vcpu_args_set(vcpu, 1, alloc_nested(vm));
+	virt_map(vm, l2, l2, 1);
+	if (tdp) {
+		tdp_identity_map_default_memslots(vm);
+		__tdp_map(vm, l2, gpa, PAGE_SIZE, PG_LEVEL_4K);
+	}
+	vm_set_dmabuf_region(vm, SLOT_A, KVM_MEM_REVOKED_MMIO, gpa, PAGE_SIZE, fd, 0);
+
+	for (i = 0; i < 3; i++) {
+		TEST_ASSERT_EQ(l2_read(vcpu, l2), TAG(0));
+		vm_set_memory_attributes(vm, gpa, PAGE_SIZE, KVM_MEMORY_ATTRIBUTE_PRIVATE);
+		exit = guest_cmd(vcpu, GUEST_READ, l2, 0, 0);
+		expect_l2_fault(vcpu, exit, gpa, tdp ? 0 : private | backing);
+
+		mock_attrs(dev, fd, 0, 1, MOCK_RW | DMA_BUF_MOCK_PRIVATE);
+		exit = guest_run(vcpu);
+		if (tdp) {
+			expect_l2_fault(vcpu, exit, gpa, 0);
+		} else {
+			TEST_ASSERT_EQ(exit, GUEST_DONE_CMD);
+			TEST_ASSERT_EQ(guest_res(vcpu), TAG(0));
+		}
+
+		vm_set_memory_attributes(vm, gpa, PAGE_SIZE, 0);
+		exit = tdp ? guest_run(vcpu) : guest_cmd(vcpu, GUEST_READ, l2, 0, 0);
+		expect_l2_fault(vcpu, exit, gpa, backing);
+		mock_attrs(dev, fd, 0, 1, MOCK_RW);
+		TEST_ASSERT_EQ(guest_run(vcpu), GUEST_DONE_CMD);
+		TEST_ASSERT_EQ(guest_res(vcpu), TAG(0));
+	}
+	kvm_vm_free(vm);
+	close(fd);
+	mock_assert_unchanged(dev);
+}
+
+TEST(nested_private)
+{
+	int dev = open("/dev/dma-buf-mock", O_RDWR | O_CLOEXEC);
+
+	if (dev < 0)
+		SKIP(return, "no /dev/dma-buf-mock (CONFIG_DMABUF_MOCK)");
+	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(KVM_X86_SW_PROTECTED_VM)))
+		SKIP(return, "no VMs that are protected by software");
+	if (!kvm_cpu_has(X86_FEATURE_VMX) && !kvm_cpu_has(X86_FEATURE_SVM))
+		SKIP(return, "no nested virtualization");
+
+	test_nested_private(dev, false);
+	if (kvm_cpu_has_tdp())
+		test_nested_private(dev, true);
+	close(dev);
 }
 
 /* What L1 gives the CPU by its physical address is not read from a BAR. */

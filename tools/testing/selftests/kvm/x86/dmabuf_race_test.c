@@ -9,11 +9,10 @@
  * time.  A store through an entry that was left behind when the revocation returned
  * shows in the mock's pattern, a load as something that is not the page's tag.
  *
- * Waiting is always for a count, never for time.
+ * Waiting is always for a count, never for a time.
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,14 +39,11 @@
 #define GPA_LARGE	(4ull * SZ_1G)
 #define GPA_SMALL	(4ull * SZ_1G + PAGE_SIZE)
 
-#define NR_WALKERS	4
+/* vCPUs, of which no more are made than there are CPUs, but two. */
+#define MAX_WALKERS	4
 
-/*
- * Coprime to the number of pages, and small enough to come by every page of the
- * guest's own page tables in WALK_ALL steps.
- */
+/* Coprime to the number of pages. */
 #define WALK_STRIDE	61
-#define WALK_ALL	128
 
 FIXTURE(dmabuf_race) {
 	int dev;
@@ -88,11 +84,12 @@ static bool walk_stop;
 static struct {
 	u64 pages;		/* done */
 	u64 pad[7];
-} walk_state[NR_WALKERS];
+} walk_state[MAX_WALKERS];
+static u64 nr_walkers;
 
 static void guest_walk(u64 id)
 {
-	u64 page = id * NR_PAGES / NR_WALKERS, *p, val;
+	u64 page = id * NR_PAGES / nr_walkers, *p, val;
 
 	while (!READ_ONCE(walk_stop)) {
 		p = (u64 *)(walk_gpa + page * PAGE_SIZE);
@@ -108,9 +105,9 @@ static void guest_walk(u64 id)
 
 struct walkers {
 	struct kvm_vm *vm;
-	/* The last one does not run, it is for KVM_PRE_FAULT_MEMORY. */
-	struct kvm_vcpu *vcpus[NR_WALKERS + 1];
-	pthread_t threads[NR_WALKERS];
+	/* The one behind the last does not run, it is for KVM_PRE_FAULT_MEMORY. */
+	struct kvm_vcpu *vcpus[MAX_WALKERS + 1];
+	pthread_t threads[MAX_WALKERS];
 	int nr;
 };
 
@@ -136,7 +133,7 @@ static void *walker_thread(void *arg)
 			    exit_reason_str(vcpu->run->exit_reason));
 		TEST_ASSERT_EQ(vcpu->run->memory_fault.flags,
 			       KVM_MEMORY_EXIT_FLAG_REVOKED);
-		sched_yield();
+		poll_pause();
 	}
 
 	return NULL;
@@ -147,6 +144,7 @@ static void walkers_start(struct walkers *w, u64 gpa)
 	int i;
 
 	WRITE_AND_SYNC_TO_GUEST(w->vm, walk_gpa, gpa);
+	WRITE_AND_SYNC_TO_GUEST(w->vm, nr_walkers, w->nr);
 	for (i = 0; i < w->nr; i++)
 		kvm_pthread_create(&w->threads[i], NULL, walker_thread, w->vcpus[i]);
 }
@@ -155,12 +153,23 @@ static void walkers_create(FIXTURE_DATA(dmabuf_race) *self, struct walkers *w, u
 {
 	int i;
 
-	w->nr = NR_WALKERS;
+	w->nr = max(2L, min(sysconf(_SC_NPROCESSORS_ONLN), (long)MAX_WALKERS));
 	w->vm = __vm_create_with_vcpus(VM_SHAPE_DEFAULT, w->nr + 1, EXTRA_PAGES,
 				       guest_walk, w->vcpus);
 	add_slot(w->vm, SLOT_A, 0, gpa, SIZE, self->fd, 0);
 	for (i = 0; i < w->nr; i++)
 		vcpu_args_set(w->vcpus[i], 1, (u64)i);
+}
+
+/*
+ * Map the guest's own memory, so that whatever the number of leaves changes by is
+ * leaves of the dma-buf.
+ */
+static void map_ram(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	struct userspace_mem_region *ram = memslot2region(vm, 0);
+
+	vcpu_pre_fault(vcpu, ram->region.guest_phys_addr, ram->region.memory_size);
 }
 
 static u64 walker_pages(struct walkers *w, int i)
@@ -171,14 +180,14 @@ static u64 walker_pages(struct walkers *w, int i)
 /* Wait until each vCPU has done @nr more pages. */
 static void walkers_progress(struct walkers *w, u64 nr)
 {
-	u64 target[NR_WALKERS];
+	u64 target[MAX_WALKERS];
 	int i;
 
 	for (i = 0; i < w->nr; i++)
 		target[i] = walker_pages(w, i) + nr;
 	for (i = 0; i < w->nr; i++)
 		while (walker_pages(w, i) < target[i])
-			sched_yield();
+			poll_pause();
 }
 
 static void walkers_join(struct walkers *w)
@@ -205,14 +214,15 @@ RACE_TEST(contended)
 		SKIP(return, "no KVM_CAP_PRE_FAULT_MEMORY");
 
 	walkers_create(self, &w, GPA_SMALL);
+	map_ram(w.vm, w.vcpus[w.nr]);
 	walkers_start(&w, GPA_SMALL);
-	walkers_progress(&w, WALK_ALL);
+	walkers_progress(&w, 16);
 	mock_revoke(self->dev, self->fd);
 	none = vm_leaves(w.vm).k4;
 	mock_restore(self->dev, self->fd);
 
 	for (i = 0; i < 10; i++) {
-		vcpu_pre_fault(w.vcpus[NR_WALKERS], GPA_SMALL, SIZE);
+		vcpu_pre_fault(w.vcpus[w.nr], GPA_SMALL, SIZE);
 		TEST_ASSERT_EQ(vm_leaves(w.vm).k4, none + NR_PAGES);
 		walkers_progress(&w, 2);
 		mock_revoke(self->dev, self->fd);
@@ -262,6 +272,7 @@ RACE_TEST(pre_fault)
 		SKIP(return, "no KVM_CAP_PRE_FAULT_MEMORY");
 
 	vm = __vm_create_with_one_vcpu(&p.vcpu, EXTRA_PAGES, guest_walk);
+	map_ram(vm, p.vcpu);
 	vm_set_dmabuf_region(vm, SLOT_A, 0, GPA_SMALL, SIZE, self->fd, 0);
 	vcpu_pre_fault(p.vcpu, GPA_SMALL, SIZE);
 	TEST_ASSERT(vm_leaves(vm).k4 >= NR_PAGES, "%lu leaves", vm_leaves(vm).k4);
@@ -275,16 +286,16 @@ RACE_TEST(pre_fault)
 		nr = READ_ONCE(p.nr_done);
 		if (i % 4)
 			while (vm_leaves(vm).k4 < none + i * NR_PAGES / 40)
-				sched_yield();
+				poll_pause();
 		else
 			while (READ_ONCE(p.nr_done) == nr)
-				sched_yield();
+				poll_pause();
 
 		mock_revoke(self->dev, self->fd);
 		TEST_ASSERT_EQ(vm_leaves(vm).k4, none);
 		nr = READ_ONCE(p.nr_refused);
 		while (READ_ONCE(p.nr_refused) < nr + 2)
-			sched_yield();
+			poll_pause();
 		TEST_ASSERT_EQ(vm_leaves(vm).k4, none);
 		mock_restore(self->dev, self->fd);
 	}
@@ -293,8 +304,12 @@ RACE_TEST(pre_fault)
 	kvm_vm_free(vm);
 }
 
-/* What does the revoking where the test's own thread does something else. */
+/*
+ * What does the revoking where the test's own thread does something else.  Between
+ * two revocations the guest gets on, or, with few CPUs, it never would.
+ */
 struct revoker {
+	struct walkers *w;
 	int dev;
 	int fd;
 	pthread_t thread;
@@ -310,14 +325,17 @@ static void *revoker_thread(void *arg)
 		mock_revoke(r->dev, r->fd);
 		mock_assert_unchanged(r->dev);
 		mock_restore(r->dev, r->fd);
+		walkers_progress(r->w, 1 + r->nr % 8);
 		WRITE_ONCE(r->nr, r->nr + 1);
 	}
 
 	return NULL;
 }
 
-static void revoker_start(FIXTURE_DATA(dmabuf_race) *self, struct revoker *r)
+static void revoker_start(FIXTURE_DATA(dmabuf_race) *self, struct revoker *r,
+			  struct walkers *w)
 {
+	r->w = w;
 	r->dev = self->dev;
 	r->fd = self->fd;
 	kvm_pthread_create(&r->thread, NULL, revoker_thread, r);
@@ -328,7 +346,7 @@ static void revoker_progress(struct revoker *r, u64 nr)
 	u64 target = READ_ONCE(r->nr) + nr;
 
 	while (READ_ONCE(r->nr) < target)
-		sched_yield();
+		poll_pause();
 }
 
 static void revoker_join(struct revoker *r)
@@ -350,15 +368,16 @@ RACE_TEST(delete_leaf_by_leaf)
 
 	walkers_create(self, &w, GPA_SMALL);
 	vm_enable_cap(w.vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_SLOT_ZAP_ALL);
+	map_ram(w.vm, w.vcpus[w.nr]);
 	walkers_start(&w, GPA_SMALL);
-	walkers_progress(&w, WALK_ALL);
+	walkers_progress(&w, 16);
 	vm_delete_region(w.vm, SLOT_A);
 	none = vm_leaves(w.vm).k4;
 	vm_set_dmabuf_region(w.vm, SLOT_A, 0, GPA_SMALL, SIZE, self->fd, 0);
 
-	revoker_start(self, &r);
+	revoker_start(self, &r, &w);
 	for (i = 0; i < 15; i++) {
-		walkers_progress(&w, 8 + i * 16);
+		walkers_progress(&w, 8 + i * 4);
 		vm_delete_region(w.vm, SLOT_A);
 		TEST_ASSERT_EQ(vm_leaves(w.vm).k4, none);
 		revoker_progress(&r, 1);
@@ -397,7 +416,7 @@ RACE_TEST(nx_huge_pages)
 	walkers_start(&w, GPA_LARGE);
 	walkers_progress(&w, 16);
 
-	revoker_start(self, &r);
+	revoker_start(self, &r, &w);
 	for (i = 0; i < 20; i++) {
 		TEST_ASSERT(set_nx_huge_pages(i & 1 ? "off" : "force"), "nx_huge_pages");
 		walkers_progress(&w, 1 + i);

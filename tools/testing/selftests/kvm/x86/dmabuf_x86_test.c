@@ -11,7 +11,6 @@
  * what is written, another one has a BAR that can go away on its own.
  */
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -348,7 +347,7 @@ static void wait_for_reads(struct walker *w, u64 nr)
 	u64 reads = READ_ONCE(w->reads);
 
 	while (READ_ONCE(w->reads) - reads < nr)
-		sched_yield();
+		poll_pause();
 }
 
 /* Whatever a vCPU is mapping meanwhile, nothing is left when revoke returns. */

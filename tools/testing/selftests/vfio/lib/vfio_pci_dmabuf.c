@@ -462,6 +462,22 @@ int pci_inject_error(const char *bdf, u32 uncor_status)
 	return ret;
 }
 
+void wait_for_sleep(pid_t tid)
+{
+	char path[64], line[512], state;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	do {
+		f = fopen(path, "r");
+		VFIO_ASSERT_NOT_NULL(f);
+		VFIO_ASSERT_NOT_NULL(fgets(line, sizeof(line), f));
+		fclose(f);
+		/* ") STATE", behind a name that can have anything in it */
+		state = strrchr(line, ')')[2];
+	} while (state != 'D');
+}
+
 int iommufd_dmabuf_mappings(void)
 {
 	char line[256];

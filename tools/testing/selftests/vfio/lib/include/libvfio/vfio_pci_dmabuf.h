@@ -2,6 +2,8 @@
 #ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
 #define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
 
+#include <sys/types.h>
+
 #include <linux/types.h>
 #include <linux/vfio.h>
 
@@ -138,6 +140,9 @@ void pci_sysfs_config_write(const char *bdf, off_t pos, u32 val, size_t size);
  * -EPROTONOSUPPORT if the device has no AER.  The error is handled later.
  */
 int pci_inject_error(const char *bdf, u32 uncor_status);
+
+/* Wait until a task sleeps so that ordinary signals do not wake it. */
+void wait_for_sleep(pid_t tid);
 
 /*
  * How many mappings iommufd holds of dma-bufs, of this process or not: those that
