@@ -677,6 +677,7 @@ PRIVATE_TEST(emulated_operand)
 	const u64 hole = GPA_B, gpa = GPA_A + GUEST_OFFSET;
 	struct kvm_vcpu *vcpu = self->vcpu;
 	struct kvm_run *run = vcpu->run;
+	struct kvm_vcpu_events events;
 	int fd, i, store;
 
 	fd = create_tagged(self, 1, MOCK_SHARED);
@@ -715,6 +716,12 @@ PRIVATE_TEST(emulated_operand)
 			TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
 			TEST_ASSERT_EQ(run->emulation_failure.suberror,
 				       KVM_INTERNAL_ERROR_EMULATION);
+			/* It would be #UD for the guest if the VMM went on. */
+			vcpu_events_get(vcpu, &events);
+			TEST_ASSERT_EQ(events.exception.nr, UD_VECTOR);
+			events.exception.injected = 0;
+			events.exception.pending = 0;
+			vcpu_events_set(vcpu, &events);
 		}
 		TEST_ASSERT_EQ(mock_peek64(self->dev, fd, GUEST_OFFSET), 0x99);
 
