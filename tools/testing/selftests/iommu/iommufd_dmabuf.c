@@ -964,17 +964,6 @@ struct revoker {
 	int result;
 };
 
-static int dmabuf_hold(int fd, unsigned int action, unsigned int point)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_HOLD,
-		.hold = { .action = action, .point = point },
-	};
-
-	return ioctl(fd, IOMMU_TEST_CMD, &cmd);
-}
-
 static void *revoker_thread(void *arg)
 {
 	struct revoker *revoker = arg;
@@ -990,18 +979,18 @@ static void revoker_start(struct __test_metadata *_metadata,
 {
 	revoker->fd = fd;
 	revoker->dfd = dfd;
-	dmabuf_hold(fd, MOCK_HOLD_RELEASE, 0);
-	ASSERT_EQ(0, dmabuf_hold(fd, MOCK_HOLD_ARM, MOCK_HOLD_REVOKE_BEGIN));
+	_test_cmd_hold(fd, MOCK_HOLD_RELEASE, 0, 0);
+	ASSERT_EQ(0, _test_cmd_hold(fd, MOCK_HOLD_ARM, MOCK_HOLD_REVOKE_BEGIN,
+				    0));
 	ASSERT_EQ(0, pthread_create(&revoker->thread, NULL, revoker_thread,
 				    revoker));
-	while (dmabuf_hold(fd, MOCK_HOLD_QUERY, 0))
-		usleep(1000);
+	_test_wait_held(fd);
 }
 
 static void revoker_finish(struct __test_metadata *_metadata,
 			   struct revoker *revoker)
 {
-	ASSERT_EQ(0, dmabuf_hold(revoker->fd, MOCK_HOLD_RELEASE, 0));
+	ASSERT_EQ(0, _test_cmd_hold(revoker->fd, MOCK_HOLD_RELEASE, 0, 0));
 	ASSERT_EQ(0, pthread_join(revoker->thread, NULL));
 	ASSERT_EQ(0, revoker->result);
 }

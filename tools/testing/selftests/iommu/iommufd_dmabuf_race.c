@@ -107,18 +107,6 @@ struct actor {
 	bool done;
 };
 
-static int hold(struct scene *scene, unsigned int action, unsigned int point,
-		unsigned int skip)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_HOLD,
-		.hold = { .action = action, .point = point, .skip = skip },
-	};
-
-	return ioctl(scene->fd, IOMMU_TEST_CMD, &cmd) ? -errno : 0;
-}
-
 static int map_file(int fd, __u32 ioas_id, int dfd, __u64 iova,
 		    unsigned int flags)
 {
@@ -338,7 +326,7 @@ static int scene_setup(struct scene *scene, bool restore, bool child)
 	if (scene->fd < 0)
 		return -1;
 	/* A test that failed may have left something */
-	hold(scene, MOCK_HOLD_RELEASE, 0, 0);
+	_test_cmd_hold(scene->fd, MOCK_HOLD_RELEASE, 0, 0);
 
 	if (_test_cmd_get_dmabuf(scene->fd, BUF_SIZE, PAGE_SIZE, 0, O_RDWR,
 				 &scene->dfd))
@@ -362,7 +350,7 @@ static int scene_setup(struct scene *scene, bool restore, bool child)
 
 static void scene_teardown(struct scene *scene)
 {
-	hold(scene, MOCK_HOLD_RELEASE, 0, 0);
+	_test_cmd_hold(scene->fd, MOCK_HOLD_RELEASE, 0, 0);
 	if (scene->child) {
 		kill(scene->child, SIGKILL);
 		waitpid(scene->child, NULL, 0);
@@ -434,9 +422,9 @@ static void race(struct __test_metadata *_metadata, struct scene *scene,
 {
 	time_t start = now_seconds();
 
-	ASSERT_EQ(0, hold(scene, MOCK_HOLD_ARM, point, skip));
+	ASSERT_EQ(0, _test_cmd_hold(scene->fd, MOCK_HOLD_ARM, point, skip));
 	ASSERT_EQ(0, actor_start(first));
-	while (hold(scene, MOCK_HOLD_QUERY, 0, 0)) {
+	while (_test_cmd_hold(scene->fd, MOCK_HOLD_QUERY, 0, 0)) {
 		ASSERT_FALSE(actor_done(first))
 			TH_LOG("It finished without passing the point");
 		ASSERT_FALSE(out_of_time(start));
@@ -449,7 +437,7 @@ static void race(struct __test_metadata *_metadata, struct scene *scene,
 		race_expect_done(_metadata, second);
 	ASSERT_FALSE(actor_done(first));
 
-	ASSERT_EQ(0, hold(scene, MOCK_HOLD_RELEASE, 0, 0));
+	ASSERT_EQ(0, _test_cmd_hold(scene->fd, MOCK_HOLD_RELEASE, 0, 0));
 	actor_join(first);
 	actor_join(second);
 }

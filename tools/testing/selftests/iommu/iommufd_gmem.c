@@ -220,25 +220,6 @@ TEST_F(iommufd_gmem, errors)
 	test_err_ioctl_ioas_unmap(ENOENT, 0, UINT64_MAX - 1);
 }
 
-static int gmem_hold(int fd, unsigned int action, unsigned int point)
-{
-	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
-		.op = IOMMU_TEST_OP_HOLD,
-		.hold = { .action = action, .point = point },
-	};
-
-	return ioctl(fd, IOMMU_TEST_CMD, &cmd);
-}
-
-static void wait_held(int fd)
-{
-	while (gmem_hold(fd, MOCK_HOLD_QUERY, 0)) {
-		assert(errno == EAGAIN);
-		sched_yield();
-	}
-}
-
 static void handle_signal(int sig)
 {
 }
@@ -256,7 +237,8 @@ TEST_F(iommufd_gmem, signal)
 	sigaddset(&set, SIGUSR1);
 	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, &old));
 	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_ATTACH));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+				    MOCK_HOLD_GMEM_ATTACH, 0));
 
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -269,9 +251,9 @@ TEST_F(iommufd_gmem, signal)
 		_exit(errno == EINTR ? 0 : 2);
 	}
 
-	wait_held(self->fd);
+	_test_wait_held(self->fd);
 	ASSERT_EQ(0, kill(pid, SIGUSR1));
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_EQ(0, status);
 
@@ -947,22 +929,24 @@ TEST_F(iommufd_gmem, held_step)
 	if (variant->large_steps)
 		SKIP(return, "has one step");
 
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_STEP));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+				    MOCK_HOLD_GMEM_STEP, 0));
 	start(_metadata, self, &mapper, map_thread);
-	wait_held(self->fd);
+	_test_wait_held(self->fd);
 	test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, PAGE_SIZE, PAGE_SIZE);
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 	finish(_metadata, &mapper);
 
 	test_gmem_unmapped(self->hwpt_id, self->gfd, mapper.iova, GMEM_SIZE);
 	test_ioctl_ioas_unmap(mapper.iova, GMEM_SIZE);
 
 	/* Beside it: the rest follows */
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_GMEM_STEP));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+				    MOCK_HOLD_GMEM_STEP, 0));
 	mapper.iova = 0;
 	start(_metadata, self, &mapper, map_thread);
-	wait_held(self->fd);
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	_test_wait_held(self->fd);
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 	finish(_metadata, &mapper);
 	test_gmem_mapped(self->hwpt_id, self->gfd, 0, mapper.iova, GMEM_SIZE);
 }
@@ -979,13 +963,13 @@ TEST_F(iommufd_gmem, held_attach)
 	for (i = 0; i != NR_PAGES; i++) {
 		struct mapper mapper = {};
 
-		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM,
-				       MOCK_HOLD_GMEM_ATTACH));
+		ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+					    MOCK_HOLD_GMEM_ATTACH, 0));
 		start(_metadata, self, &mapper, map_thread);
-		wait_held(self->fd);
+		_test_wait_held(self->fd);
 		test_cmd_change_gmem(self->gfd, MOCK_GMEM_PUNCH, i * PAGE_SIZE,
 				     PAGE_SIZE);
-		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+		ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 		finish(_metadata, &mapper);
 
 		if (variant->mock_domains)
@@ -1010,11 +994,12 @@ TEST_F(iommufd_gmem, held_punch)
 	__u64 iova;
 
 	test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE, &iova);
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM, MOCK_HOLD_REVOKE_END));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+				    MOCK_HOLD_REVOKE_END, 0));
 	start(_metadata, self, &puncher, punch_thread);
-	wait_held(self->fd);
+	_test_wait_held(self->fd);
 	start(_metadata, self, &mapper, map_thread);
-	ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+	ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 	finish(_metadata, &puncher);
 	finish(_metadata, &mapper);
 
@@ -1039,13 +1024,13 @@ TEST_F(iommufd_gmem, held_unmap)
 
 		test_ioctl_ioas_map_file(self->gfd, 0, GMEM_SIZE,
 					 &unmapper.iova);
-		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_ARM,
-				       MOCK_HOLD_DOMAIN_UNMAP));
+		ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_ARM,
+					    MOCK_HOLD_DOMAIN_UNMAP, 0));
 		start(_metadata, self, first, i ? unmap_thread : punch_thread);
-		wait_held(self->fd);
+		_test_wait_held(self->fd);
 		start(_metadata, self, i ? &puncher : &unmapper,
 		      i ? punch_thread : unmap_thread);
-		ASSERT_EQ(0, gmem_hold(self->fd, MOCK_HOLD_RELEASE, 0));
+		ASSERT_EQ(0, _test_cmd_hold(self->fd, MOCK_HOLD_RELEASE, 0, 0));
 		finish(_metadata, &puncher);
 		finish(_metadata, &unmapper);
 		test_gmem_unmapped(self->hwpt_id, self->gfd, unmapper.iova,

@@ -258,6 +258,7 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, restore_fails, 180)
 		SKIP(return, "%s has too small a BAR", exporter_bdf);
 	if (write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N") ||
 	    write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N") ||
+	    write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0") ||
 	    fail_nth(0))
 		SKIP(return, "The kernel has no fault injection");
 	write_file("/sys/kernel/debug/fail_page_alloc/verbose", "0");
