@@ -38,6 +38,8 @@ if [ "$ARCH/$FLAVOUR" = x86/release ]; then
 		grep -vE 'KUNIT|TEST|MOCK' "$TOP/lab/config/feature.config" >"$obj/minimal/feature.config"
 		fragments=("$TOP"/lab/config/{base,x86}.config "$obj/minimal/feature.config")
 	fi
+	# Here, or the tests' kernel would have to be built anew after the demo's.
+	fragments+=("$TOP/lab/config/release-x86.config")
 fi
 make_config "$obj" "$ARCH" "${fragments[@]}"
 # shellcheck disable=SC2086
