@@ -8,13 +8,13 @@
 # PROFILE= (machine of make shell), TOPIC= (make check, make series), FAST=1 and
 # FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
 # BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
-# version of the kernel), DEPS=skip, DOC= and BEFORE= (make bench), GROUP= (make profile),
+# version of the kernel), DEPS=skip, DOC=, BEFORE= and AGAIN= (make bench), GROUP= (make profile),
 # VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test),
 # SLOW= (times the tests' timeouts).
 
 export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED
-export BEFORE TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
+export BEFORE AGAIN TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
 
 .PHONY: help deps tree refresh build test test-all demo demo-vmm qemu bench profile shell check hooks series objdiff
 

@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""bench.py DIR [DOC [BEFORE]]: make tables and a plot of DIR/figures.tsv.
+"""bench.py DIR [DOC]: make tables and a plot of DIR/figures.tsv.
 
 DOC is a reStructuredText document: what is between its two markers is replaced
-by the table, and the plot is put beside it.  BEFORE is the figures.tsv of another
-kernel, to tell what has become of its figures: the document gets a table of that,
-too, if it has a pair of markers for it.
+by the table, and the plot is put beside it.
+
+BEFORE= in the environment is the figures.tsv of another kernel, the base: what
+VMAs cost there is what dma-bufs are compared with, and what has become of VMAs and
+of ordinary memory since is a table of its own, for which the document can have
+another pair of markers.  AGAIN= is the figures.tsv of another run of the same
+kernel: what differs between the two is marked.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,32 +22,40 @@ BEGIN, END = ".. figures: begin", ".. figures: end"
 BEGIN_CHANGES, END_CHANGES = ".. changes: begin", ".. changes: end"
 PLOT = "dmabuf-performance.svg"
 
-# The most that dma-buf may cost, in VMAs that are cold.  First match counts.
+# The most that dma-buf may cost, first match counts: in cold VMAs, in the figure's
+# unit, or for each leaf, without what it takes to revoke nothing.
 BARS = [
     (r"slot creation", r"", 0.5),
-    (r"pre-fault$", r"by 1 GiB", 0.25),
-    (r"guest fault", r"", 0.5),
+    (r"pre-fault$", r"^64 GiB by 1 GiB", 10000),
+    (r"pre-fault$", r"by (2 MiB|4 KiB)", "50 a leaf"),
+    (r"guest fault", r"1 GiB", 0.55),
+    (r"guest fault", r"2 MiB|4 KiB", 0.65),
     (r"first touch.*in a row", r"", 0.5),
-    (r"device reset", r"^4096 x", 1.0),
+    (r"device reset", r"^4096 x", 0.34),
     (r"device reset", r"^64 x", 0.5),
-    (r"revoke, KVM", r"^4096 x|^512 x", 1.0),
+    (r"restore$", r"64 slots", 6000),
+    (r"revoke, KVM$", r"apart", 330000),
+    (r"revoke, KVM$", r"^4096 x", 180000),
+    (r"revoke, KVM$", r"^(64|512) x.* 1 slot", "40 a leaf"),
+    (r"revoke, KVM(?!.*restore)", r"^4096 x|^512 x", 1.0),
     (r"revoke, KVM(?!.*restore)", r"^(1|64) x", 0.5),
     (r"65536 accesses", r"", 1.01),
 ]
-# The most that it may cost in VMAs that are warm.
-WARM = 1.01
-# Operations that are there to see what is in the others.
-INFO = r"entry, access, exit|restore|memory|IOMMU|deletion|common"
-# What has become of a figure is told if it changed by more than that.
+# What somebody notices of a figure, of one run in that of another and of a kernel
+# in another one.
 CHANGED = 0.01
-# What is in an operation's figures that has nothing to do with what is measured.
+# The least that an operation can take: what is in its figures that has nothing to
+# do with what is measured, and for each leaf what iommufd's page table code takes,
+# and one flush of TLBs if there is any.
 COMMON = [
-    (r"^guest fault", "exit to KVM and entry"),
-    (r"^revoke.*restore", "decode on"),
-    (r"^revoke", "decode off"),
-    (r"^device reset", "device reset"),
-    (r"^slot|^pre-fault", "ioctl of the VM"),
+    (r"^guest fault", "exit to KVM and entry", 37, 0),
+    (r"^revoke.*restore", "decode on", 0, 0),
+    (r"^revoke", "decode off", 24, 258),
+    (r"^device reset", "device reset", 24, 258),
+    (r"^pre-fault", "ioctl of the VM", 37, 0),
+    (r"^slot", "ioctl of the VM", 0, 0),
 ]
+SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # Parameters of the figures that are a curve and no ratio.
 CURVE = r"(\d+) ranges, (\d+) importers"
 
@@ -57,44 +70,99 @@ def read(path):
     return rows, units
 
 
-def ratio(row, who):
-    if "dmabuf" not in row or not row.get(who):
+def size_of(text):
+    number, unit = text.split()
+    return int(number) * SIZES[unit]
+
+
+def leaves_of(key):
+    """How many leaves an operation has to do with."""
+    op, params = key
+    by = re.fullmatch(r"(\d+ .iB) by (\d+ .iB)", params)
+    if by:
+        return size_of(by[1]) // size_of(by[2])
+    many = re.match(r"(\d+) x ", params)
+    return int(many[1]) if many else 1 if op == "guest fault" else 0
+
+
+class Figures:
+    """Those of a run, what they are compared with, and what was not steady."""
+
+    def __init__(self, rows, units, before, again):
+        self.rows, self.units = rows, units
+        self.before, self.again = before or {}, again or {}
+
+    def vma(self, key):
+        """A cold VMA, of the base if that was measured."""
+        return self.before.get(key, {}).get("vma-cold") or self.rows[key].get("vma-cold")
+
+    def ratio(self, key):
+        mine, other = self.rows[key].get("dmabuf"), self.vma(key)
+        return None if mine is None or not other else mine / other
+
+    def bar(self, key):
+        if "dmabuf" not in self.rows[key]:
+            return None
+        for op, params, limit in BARS:
+            if re.search(op, key[0]) and re.search(params, key[1]):
+                return limit if self.vma(key) or not isinstance(limit, float) else None
         return None
-    return row["dmabuf"] / row[who]
 
-
-def bar_of(key):
-    for op, params, limit in BARS:
-        if re.search(op, key[0]) and re.search(params, key[1]):
+    def most(self, key):
+        """What the bar is in the figures' unit."""
+        limit = self.bar(key)
+        if limit is None:
+            return None
+        if isinstance(limit, float):
+            return limit * self.vma(key)
+        if isinstance(limit, int):
             return limit
-    return None
+        nothing = self.rows.get((key[0], "0 x 1 GiB, 1 slot"), {}).get("dmabuf", 0)
+        return int(limit.split()[0]) * leaves_of(key) + nothing
 
+    def verdict(self, key):
+        most = self.most(key)
+        if most is None:
+            return ""
+        return "met" if self.rows[key]["dmabuf"] <= most else "missed"
 
-def common_of(key, rows):
-    for op, what in COMMON:
-        if re.search(op, key[0]):
-            return rows.get(("common", what), {}).get("common")
-    return None
-
-
-def ratio_without(row, common):
-    """To the cold VMA, without what is common to both."""
-    if common is None or ratio(row, "vma-cold") is None or row["vma-cold"] <= common:
+    def common(self, key):
+        for op, what, _, _ in COMMON:
+            if re.search(op, key[0]):
+                return self.rows.get(("common", what), {}).get("common")
         return None
-    return max(row["dmabuf"] - common, 0) / (row["vma-cold"] - common)
 
+    def floor(self, key):
+        leaves, common = leaves_of(key), self.common(key)
+        for op, _, leaf, flush in COMMON:
+            if common is not None and re.search(op, key[0]):
+                return common + leaves * leaf + (flush if leaves else 0)
+        return None
 
-def verdict(key, row):
-    """Which bars this row has, and whether it keeps them."""
-    cold, warm, limit = ratio(row, "vma-cold"), ratio(row, "vma-warm"), bar_of(key)
-    if limit is None or cold is None or re.search(INFO, key[0]):
-        return ""
-    missed = []
-    if cold > limit:
-        missed.append("cold")
-    if warm is not None and warm > WARM:
-        missed.append("warm")
-    return "missed, " + " and ".join(missed) if missed else "met"
+    def number(self, key, who):
+        value = self.rows[key].get(who)
+        if value is None:
+            return ""
+        again = self.again.get(key, {}).get(who)
+        steady = again is None or abs(again - value) <= CHANGED * value
+        return f"{value:,}" if steady else f"~{value:,}"
+
+    def columns(self, key, of=None):
+        op, unit, limit = key[0], self.units[key], self.bar(key)
+        if unit not in ("ns", key[1]):
+            op += f" ({unit})"
+        cells = [op, of or key[1], self.number(key, "dmabuf"), self.number(key, "vma-cold"),
+                 self.number(key, "vma-warm")]
+        if self.before:
+            cells.append(number(self.before.get(key, {}).get("vma-cold")))
+        return cells + [times(self.ratio(key)), number(self.floor(key)),
+                        limit if isinstance(limit, str) else number(limit)
+                        if isinstance(limit, int) else times(limit), self.verdict(key)]
+
+    def heads(self):
+        return (["Operation", "Of", "dma-buf", "VMA cold", "VMA warm"] +
+                (["base: VMA cold"] if self.before else []) +
+                ["ratio", "floor", "bar", "verdict"])
 
 
 def number(value):
@@ -105,20 +173,16 @@ def times(value):
     return "" if value is None else f"{value:.3g}" if value < 0.1 else f"{value:.2f}"
 
 
-def columns(key, rows, unit):
-    row, common = rows[key], common_of(key, rows)
-    other = [f"{k} {v:,}" for k, v in row.items()
-             if k not in ("dmabuf", "vma-cold", "vma-warm")]
-    limit = bar_of(key) if verdict(key, row) else None
-    return [key[0], key[1], unit, number(row.get("dmabuf")),
-            number(row.get("vma-cold")), number(row.get("vma-warm")),
-            times(ratio(row, "vma-cold")), times(ratio(row, "vma-warm")),
-            times(limit), verdict(key, row), number(common),
-            times(ratio_without(row, common)), ", ".join(other)]
-
-
-HEADS = ["Operation", "Of", "Unit", "dma-buf", "VMA cold", "VMA warm",
-         "to cold", "to warm", "Bar", "Verdict", "Common", "Without", "Compare"]
+def short(rows):
+    """Without what is the same whatever it is of: one row for all of these."""
+    same = {}
+    for key, row in rows.items():
+        if key[0].startswith(("entry, access, exit", "65536")) or key[0].endswith(", restore"):
+            same.setdefault((key[0], tuple(sorted(row.items()))), []).append(key)
+    drop = {k for keys in same.values() for k in keys[1:]}
+    count = {keys[0]: len(keys) for keys in same.values()}
+    return [(k, f"{k[1]}, and {count[k] - 1} others" if count.get(k, 1) > 1 else k[1])
+            for k in rows if k not in drop]
 
 
 def rst_table(heads, rows):
@@ -132,23 +196,23 @@ def rst_table(heads, rows):
     return "\n".join([rule, line(heads), rule] + [line(r) for r in rows] + [rule])
 
 
-def scaling(rows):
+def scaling(f):
     """What 512 GiB cost in what 64 GiB cost."""
     out = []
-    for (op, params), row in rows.items():
+    for key, row in f.rows.items():
+        op, params = key
         if "512 GiB" in params:
             small = (op, params.replace("512", "64"))
         elif params.startswith("512 x 1 GiB"):
             small = (op, params.replace("512 x", "64 x", 1))
         else:
             continue
-        if small in rows and rows[small].get("dmabuf"):
-            out.append([op, params, number(rows[small]["dmabuf"]),
-                        number(row["dmabuf"]),
-                        times(row["dmabuf"] / rows[small]["dmabuf"]),
-                        times(ratio({"dmabuf": row.get("vma-cold", 0)} | {
-                            "vma-cold": rows[small].get("vma-cold")}, "vma-cold"))
-                        if row.get("vma-cold") else ""])
+        if small not in f.rows or not f.rows[small].get("dmabuf") or "dmabuf" not in row:
+            continue
+        vma = [f.rows[small].get("vma-cold"), row.get("vma-cold")]
+        out.append([op, params, number(f.rows[small]["dmabuf"]), number(row["dmabuf"]),
+                    times(row["dmabuf"] / f.rows[small]["dmabuf"]),
+                    times(vma[1] / vma[0]) if all(vma) else ""])
     return out
 
 
@@ -169,10 +233,20 @@ def curve(rows):
         for (op, n), by in sorted(found.items())]
 
 
-def rst(rows, units):
-    many = {k: rows.pop(k) for k in list(rows) if re.fullmatch(CURVE, k[1])}
-    out = [rst_table(HEADS, [columns(k, rows, units[k]) for k in rows])]
-    scale = scaling(rows)
+def rst(f):
+    many = {k: f.rows.pop(k) for k in list(f.rows) if re.fullmatch(CURVE, k[1])}
+    common = [[k[1], number(r["common"])] for k, r in f.rows.items() if k[0] == "common"]
+    out = [rst_table(f.heads(), [f.columns(k, of) for k, of in short(f.rows)
+                                 if not {"common", "ordinary"} & set(f.rows[k])])]
+    if common:
+        out += ["", "What is in the figures of both that has nothing to do with either:", "",
+                rst_table(["What", "costs"], common)]
+    unmap = [[k[1], number(r["dmabuf"]), number(r["unmap"])]
+             for k, r in f.rows.items() if "unmap" in r and "dmabuf" in r]
+    if unmap:
+        out += ["", "Revoking the IOMMU's mapping, and what an unmap ioctl of as much takes:", "",
+                rst_table(["Of", "revoke", "unmap"], unmap)]
+    scale = scaling(f)
     if scale:
         out += ["", "What 512 GiB cost, in what 64 GiB cost:", "",
                 rst_table(["Operation", "Of", "64 GiB", "512 GiB", "dma-buf",
@@ -185,14 +259,14 @@ def rst(rows, units):
     out += ["", f".. figure:: {PLOT}",
             "   :alt: cost by dma-buf in that by VMA, for each operation", "",
             "   Cost by dma-buf in the cost by VMA. Left of 1 the dma-buf is cheaper;",
-            "   the red mark is the bar, the dot the warm VMA."]
+            "   the red mark is the bar."]
     return "\n".join(out) + "\n"
 
 
-def svg(rows):
+def svg(f):
     """Ratios to the cold VMA, as bars from 1 on a logarithmic axis."""
-    shown = [(k, ratio(r, "vma-cold"), ratio(r, "vma-warm")) for k, r in rows.items()
-             if ratio(r, "vma-cold") and not k[0].startswith("entry, access, exit")]
+    shown = [(k, f.ratio(k), f.most(k)) for k, _ in short(f.rows)
+             if f.ratio(k) and not k[0].startswith("entry, access, exit")]
     left, width, line, top = 430, 460, 18, 40
     lo, hi = -4, 1          # powers of ten
     height = top + line * len(shown) + 40
@@ -213,7 +287,7 @@ def svg(rows):
                    f'stroke="{"#444" if power == 0 else "#ddd"}"/>')
         out.append(f'<text x="{at:.1f}" y="{top - 10}" text-anchor="middle" '
                    f'fill="#666">{10 ** power:g}</text>')
-    for i, (key, cold, warm) in enumerate(shown):
+    for i, (key, cold, most) in enumerate(shown):
         y = top + i * line
         a, b = sorted((x(cold), x(1)))
         colour = "#3b6ea5" if cold <= 1.01 else "#c0792a"
@@ -222,36 +296,30 @@ def svg(rows):
         out.append(f'<rect x="{a:.1f}" y="{y + 3}" width="{max(b - a, 1):.1f}" '
                    f'height="{line - 7}" fill="{colour}"/>')
         out.append(f'<text x="{left + width + 8}" y="{y + 12}">{times(cold)}</text>')
-        if warm:
-            out.append(f'<circle cx="{x(warm):.1f}" cy="{y + 8.5}" r="3" fill="black"/>')
-        limit = bar_of(key) if verdict(key, rows[key]) else None
-        if limit:
-            out.append(f'<line x1="{x(limit):.1f}" y1="{y}" x2="{x(limit):.1f}" '
+        if most:
+            limit = x(most / f.vma(key))
+            out.append(f'<line x1="{limit:.1f}" y1="{y}" x2="{limit:.1f}" '
                        f'y2="{y + line - 2}" stroke="#c00" stroke-width="2"/>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
 
 
-def changes(rows, before):
-    """What has changed since, and all of ordinary memory, which should not."""
+def changes(f):
+    """What has become of VMAs, and all of ordinary memory, which should not."""
     out, same = [], 0
-    for key, row in rows.items():
-        old = before.get(key, {})
-        pairs = [(old.get(who), row.get(who)) for who in ("dmabuf", "vma-cold", "ordinary")]
-        pairs = [(a, b) if a and b else (None, None) for a, b in pairs]
-        if all(a is None for a, _ in pairs):
-            continue
-        if pairs[2][0] is None and all(a is None or abs(b / a - 1) <= CHANGED
-                                       for a, b in pairs):
-            same += 1
-            continue
-        out.append([key[0], key[1]] + [c for a, b in pairs
-                                       for c in (number(a), number(b),
-                                                 times(a and b / a))])
-    heads = ["Operation", "Of"]
-    for who in ("dma-buf", "VMA", "ordinary"):
-        heads += [f"{who} before", "now", "ratio"]
-    return rst_table(heads, out) + f"\n\n{same} other figures changed by 1 % at most.\n"
+    for key, row in f.rows.items():
+        for who in ("vma-cold", "ordinary"):
+            old, new = f.before.get(key, {}).get(who), row.get(who)
+            if not old or not new:
+                continue
+            if who == "vma-cold" and abs(new / old - 1) <= CHANGED:
+                same += 1
+                continue
+            out.append([key[0] + (", VMA" if who == "vma-cold" else ""), key[1], number(old),
+                        f.number(key, who), times(new / old)])
+    heads = ["Operation", "Of", "base", "now", "ratio"]
+    return rst_table(heads, out) + (f"\n\n{same} other figures of VMAs changed by 1 % "
+                                    "at most.\n")
 
 
 def between(text, begin, end, new):
@@ -268,26 +336,29 @@ def update(doc, table, plot, changed):
     (doc.parent / PLOT).write_text(plot)
 
 
+def other(name):
+    return read(Path(os.environ[name]))[0] if os.environ.get(name) else None
+
+
 def main():
     where = Path(sys.argv[1])
-    rows, units = read(where / "figures.tsv")
-    with open(where / "ratios.tsv", "w") as f:
-        for cells in [HEADS] + [columns(k, rows, units[k]) for k in rows]:
-            f.write("\t".join(c.replace(",", "") for c in cells) + "\n")
-    table, plot = rst(rows, units), svg(rows)
+    f = Figures(*read(where / "figures.tsv"), other("BEFORE"), other("AGAIN"))
+    with open(where / "ratios.tsv", "w") as out:
+        for cells in [f.heads()] + [f.columns(k) for k in f.rows]:
+            out.write("\t".join(c.replace(",", "") for c in cells) + "\n")
+    table, plot = rst(f), svg(f)
     (where / "table.rst").write_text(table)
     (where / PLOT).write_text(plot)
-    changed = None
-    if len(sys.argv) > 3:
-        changed = changes(rows, read(Path(sys.argv[3]))[0])
+    changed = changes(f) if f.before else None
+    if changed:
         (where / "changes.rst").write_text(changed)
     if len(sys.argv) > 2 and sys.argv[2]:
         update(Path(sys.argv[2]), table, plot, changed)
     print(table)
     if changed:
         print(changed)
-    missed = [k for k, r in rows.items() if verdict(k, r).startswith("missed")]
-    met = [k for k, r in rows.items() if verdict(k, r) == "met"]
+    missed = [k for k in f.rows if f.verdict(k) == "missed"]
+    met = [k for k in f.rows if f.verdict(k) == "met"]
     print(f"{len(met)} bars met, {len(missed)} missed")
     for key in missed:
         print("missed: " + ", ".join(key))

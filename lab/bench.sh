@@ -10,8 +10,9 @@
 #   table.rst     the same to read, and dmabuf-performance.svg to look at
 #
 # DOC=FILE puts table and plot into a document, between its two markers, and
-# beside it. BEFORE=FILE is the figures.tsv of another kernel, and makes a table
-# of what has changed, changes.rst.
+# beside it. BEFORE=FILE is the figures.tsv of the base kernel, whose VMAs are
+# compared with then, and makes a table of what has become of them, changes.rst.
+# AGAIN=FILE is the figures.tsv of another run, and marks what is not steady.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
@@ -31,4 +32,4 @@ say "==> measuring (${dir#"$TOP"/}/tests.log)"
 "$TOP/lab/boot.sh" "$ARCH" release bench "$dir/list" "$dir" || true
 tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >"$dir/figures.tsv"
 program_succeeded "$dir"
-python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}" ${BEFORE:+"$BEFORE"}
+python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}"
