@@ -45,14 +45,15 @@ BARS = [
 # in another one.
 CHANGED = 0.01
 # The least that an operation can take: what is in its figures that has nothing to
-# do with what is measured, and for each leaf what iommufd's page table code takes,
-# and one flush of TLBs if there is any.
+# do with what is measured, what the code that is generated takes to write each
+# entry, and one flush of TLBs if there is any.
 COMMON = [
-    (r"^guest fault", "exit to KVM and entry", 37, 0),
+    (r"^guest fault", "exit to KVM and entry", 15, 0),
+    (r"^revoke.*IOMMU, restore", "decode on", 15, 0),
     (r"^revoke.*restore", "decode on", 0, 0),
-    (r"^revoke", "decode off", 24, 258),
-    (r"^device reset", "device reset", 24, 258),
-    (r"^pre-fault", "ioctl of the VM", 37, 0),
+    (r"^revoke", "decode off", 19, 258),
+    (r"^device reset", "device reset", 19, 258),
+    (r"^pre-fault", "ioctl of the VM", 15, 0),
     (r"^slot", "ioctl of the VM", 0, 0),
 ]
 SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -237,7 +238,7 @@ def rst(f):
     many = {k: f.rows.pop(k) for k in list(f.rows) if re.fullmatch(CURVE, k[1])}
     common = [[k[1], number(r["common"])] for k, r in f.rows.items() if k[0] == "common"]
     out = [rst_table(f.heads(), [f.columns(k, of) for k, of in short(f.rows)
-                                 if not {"common", "ordinary"} & set(f.rows[k])])]
+                                 if not {"common", "ordinary", "noticed"} & set(f.rows[k])])]
     if common:
         out += ["", "What is in the figures of both that has nothing to do with either:", "",
                 rst_table(["What", "costs"], common)]
@@ -246,6 +247,15 @@ def rst(f):
     if unmap:
         out += ["", "Revoking the IOMMU's mapping, and what an unmap ioctl of as much takes:", "",
                 rst_table(["Of", "revoke", "unmap"], unmap)]
+    noticed = {}
+    for (op, what), row in f.rows.items():
+        if "noticed" in row:
+            noticed.setdefault(op, {})[what] = number(row["noticed"])
+    if noticed:
+        whats = list(next(iter(noticed.values())))
+        out += ["", "What VMs notice that have another device:", "",
+                rst_table(["What"] + whats, [[op] + [by.get(w, "") for w in whats]
+                                         for op, by in noticed.items()])]
     scale = scaling(f)
     if scale:
         out += ["", "What 512 GiB cost, in what 64 GiB cost:", "",
