@@ -118,7 +118,7 @@ try "git am of all mails gives the tree" mails_give_the_tree
 try "tree, then refresh, changes nothing" "$TOP/scripts/refresh.sh" --check
 try "a patch that does not apply is named and leaves nothing half done" broken_patch_is_refused
 try "no overlay file is a file of the base" no_foreign_files
-try "memory types of EPT and of the G-stage follow the attributes of a dma-buf" "$TOP/lab/memtype.sh"
+try "memory types: EPT and the G-stage follow the attributes of a dma-buf, split blocks keep theirs" "$TOP/lab/memtype.sh"
 try "riscv: faults come to what they should, tables are flushed and freed" "$TOP/lab/gstage.sh"
 try "every file has an SPDX line" spdx_everywhere
 try "every file the series adds is in MAINTAINERS" in_maintainers
