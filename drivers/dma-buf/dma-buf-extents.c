@@ -3,15 +3,19 @@
  * dma-buf extents: the checked walk over an exporter's memory
  *
  * Model: see include/linux/dma-buf-extents.h. An exporter answers for one
- * offset at a time. Here its answers are checked, cut to the slice that the
- * converter maps, and merged. So a converter sees each slice as the fewest
- * extents it can be made of, and never anything outside of it.
+ * offset at a time. This file checks the answers, cuts them to the slice that
+ * the converter maps, and merges them. So a converter gets each slice as the
+ * smallest possible number of extents, and never gets anything outside of the
+ * slice.
  *
- * Locks: the buffer's dma_resv, held by the caller. It keeps the answers as
- * they are from one call to the next.
+ * Locks: the caller holds the buffer's dma_resv. The exporter's answers do not
+ * change while it is held.
  *
- * Invariants: neighbours that differ in an attribute are never merged. Nothing
- * here is exported: the only callers are converters, which are built in.
+ * Invariants:
+ *
+ *  - Neighbours that differ in an attribute are never merged.
+ *  - Nothing here is exported. The only callers are converters, which are built
+ *    in.
  */
 
 #include <linux/bug.h>
@@ -39,27 +43,31 @@
  *
  * A subsystem can have a type and a converter of its own. A converter is built
  * into the kernel, since the walk over extents is not exported. What it exports
- * to its importer returns no extent. Two of these functions tell something of an
- * address, each to the one module that it is exported to, KUnit apart:
+ * to its importer returns no extent. Three of these functions tell something of
+ * an address, each to the one module that it is exported to, KUnit apart:
  *
  * - kvm_dmabuf_table_lookup(), to KVM: the pfn of a page and how many come after
  *   it. Nobody but KVM can write its page tables, a fault at a time, so that is
  *   where the pfn goes, and nowhere else.
  * - dma_buf_iommu_congruence(), to iommufd: the address modulo a page size of at
  *   most 1 GiB, for the choice of an IOVA.
+ * - dma_buf_iommu_count_items(), to iommufd: how many items a mapping takes, which
+ *   depends on whether IOVA and address are congruent modulo the page sizes that
+ *   fit into the slice.
  *
- * Importers of scatterlists have DMA addresses in them, which are physical ones
- * where there is no IOMMU.
+ * A scatterlist contains DMA addresses. Without an IOMMU these are physical
+ * addresses, which the importer then gets.
  *
- * An importer could read its own page table, and must not. There is one that
- * has to: the IOAS of a device without an IOMMU, whose user needs the address to
- * program the device, and CAP_SYS_RAWIO to get it. It can be had until the buffer
- * is revoked, and what the device does with it afterwards nobody controls.
+ * An importer could read an address from its own page table, and must not.
+ * There is one exception: the IOAS of a device without an IOMMU. Its user needs
+ * the address to program the device, and CAP_SYS_RAWIO to get it. iommufd returns
+ * the address until the buffer is revoked. It cannot keep the device from using
+ * the address afterwards.
  *
- * An extent has attributes, and these are all that is known about the memory:
- * what may be done with it (read, write), what it is (MMIO or not), how it is
- * to be mapped (uncached, write-combining, write-back) and for whom (private to
- * a confidential guest, or shared).
+ * The attributes of an extent are all that is known about the memory: whether it
+ * may be read and written, whether it is MMIO, how it is to be mapped (uncached,
+ * write-combining, write-back), and whether it is private to a confidential
+ * guest or shared.
  *
  * While a buffer is revoked, &dma_buf_extent_ops.get_extent fails, so nothing
  * can be mapped. &dma_buf_extent_ops.get_layout still answers: a converter uses
@@ -173,8 +181,9 @@ static bool extends(const struct dma_buf_extent *extent,
  * @extent: filled in, with @extent->offset == @offset, and not beyond @end. It
  *	is as long as the memory is contiguous and its attributes are the same.
  *
- * To walk a slice, add @extent->len to @offset until it is @end. Each step is
- * at most logarithmic in the number of the exporter's extents that it merges.
+ * To walk a slice, add @extent->len to @offset until it is @end. A step looks up
+ * each of the exporter's extents that it merges, and the one behind them, each in
+ * time that is at most logarithmic in the number of all.
  *
  * For converters, which are built in: this function is not exported.
  *

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the files of the dma-buf core share, see dma-buf-match.c for model and
- * rules
+ * Data and functions that the files of the dma-buf core share. Importers and
+ * exporters do not include this file. The model and the rules are in
+ * dma-buf-match.c.
  */
 #ifndef __DMA_BUF_INTERNAL_H__
 #define __DMA_BUF_INTERNAL_H__

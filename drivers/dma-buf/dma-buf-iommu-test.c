@@ -258,12 +258,27 @@ static const struct dma_buf_extent default_extents[MAX_EXTENTS] = {
 #define RDONLY		SZ_128K			/* the offset of */
 #define ELSEWHERE	(SZ_128K + SZ_64K)	/* the offset of */
 
+/* As importers do that wait for nothing else meanwhile */
+static struct dma_buf_attachment *
+mapping_attach(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
+	       unsigned int nr_matches, const struct dma_buf_attach_ops *ops,
+	       void *priv)
+{
+	struct dma_buf_attachment *attach;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	attach = dma_buf_mapping_attach_locked(dmabuf, matches, nr_matches, ops,
+					       priv);
+	dma_resv_unlock(dmabuf->resv);
+	return attach;
+}
+
 static void attach_buffer(struct kunit *test, struct fixture *f, u64 size)
 {
 	f->exp.dmabuf = mock_export(&f->exp, size, &mock_extent_ops);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(f->exp.dmabuf));
-	f->attach = dma_buf_mapping_attach(f->exp.dmabuf, matches,
-					   ARRAY_SIZE(matches), &attach_ops, f);
+	f->attach = mapping_attach(f->exp.dmabuf, matches,
+				   ARRAY_SIZE(matches), &attach_ops, f);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(f->attach));
 }
 
@@ -787,8 +802,8 @@ static void test_bounds(struct kunit *test)
 					  IOMMU_READ, 0, &items), -EDQUOT);
 
 	for (i = 0; i < ARRAY_SIZE(others); i++) {
-		others[i] = dma_buf_mapping_attach(f->exp.dmabuf, matches, 1,
-						   &attach_ops, f);
+		others[i] = mapping_attach(f->exp.dmabuf, matches, 1,
+					   &attach_ops, f);
 		KUNIT_ASSERT_FALSE(test, IS_ERR(others[i]));
 	}
 

@@ -2,28 +2,32 @@
 /*
  * dma-buf converter: map a slice of a buffer into an IOMMU domain
  *
- * Model: the importer (iommufd) brings a domain and an IOVA, the exporter its
- * extents. This file is the only one that sees both. What it tells the importer
- * is success or an error, how many page table items a mapping takes, and the
- * low bits of an address, which the importer needs to choose an IOVA that
- * allows for large pages. It never tells where the memory is.
+ * Model: the importer (iommufd) brings a domain and an IOVA, the exporter
+ * brings its extents. This file is the only one that sees both. It returns
+ * three things to the importer: success or an error, the number of page table
+ * items that a mapping takes, and the low bits of an address, which the
+ * importer needs to choose an IOVA that allows large pages. It never returns
+ * where the memory is.
  *
- * The importer unmaps with iommu_unmap(), which needs no address. It has to
- * when its invalidate_mappings callback is called, before that returns.
+ * The importer unmaps with iommu_unmap(), which needs no address. When its
+ * invalidate_mappings callback is called, it has to unmap before the callback
+ * returns.
  *
- * Locks: the buffer's dma_resv, held by the caller, protects the answers of the
- * exporter. The counters of items have a spinlock, so that an importer that
- * unmaps can give items back without waiting for the exporter. The importer
- * serializes what it does to one range of a domain.
+ * Locks: the caller holds the buffer's dma_resv, which protects the answers of
+ * the exporter. The counters of items have a spinlock of their own, so that an
+ * importer that unmaps can give items back without waiting for the exporter.
+ * The importer serializes its operations on one range of a domain.
  *
  * Invariants:
- *  - nothing outside of the slice is mapped, and nothing that the exporter's
- *    attributes do not allow, private memory above all;
- *  - a slice is mapped as a whole or not at all;
- *  - what a live mapping would refuse is refused while the buffer is revoked,
- *    too, since counting makes the same checks, but for being private: that is
- *    for now, as being revoked is;
- *  - the items of a buffer are the sum of its attachments' items.
+ *
+ *  - Nothing outside of the slice is mapped, and nothing that the exporter's
+ *    attributes do not allow. In particular no private memory is mapped.
+ *  - A slice is mapped as a whole or not at all.
+ *  - What a live mapping would refuse is refused while the buffer is revoked,
+ *    too, because counting makes the same checks. Private memory is the
+ *    exception: like a revocation, it is refused for now only, and counting
+ *    accepts it.
+ *  - The items of a buffer are the sum of its attachments' items.
  */
 
 #include <linux/dma-buf-extents.h>
@@ -42,8 +46,13 @@
  * iommufd owns the domains of userspace. A driver that maps into a domain of
  * its own has the DMA API, and scatterlists.
  */
+#if IS_ENABLED(CONFIG_DMABUF_MAPPING_KUNIT_TEST)
 #define EXPORT_SYMBOL_FOR_IOMMUFD(sym) \
 	EXPORT_SYMBOL_FOR_MODULES(sym, "iommufd,dma-buf-mapping-test")
+#else
+#define EXPORT_SYMBOL_FOR_IOMMUFD(sym) \
+	EXPORT_SYMBOL_FOR_MODULES(sym, "iommufd")
+#endif
 
 /* More low bits of an address than this are nobody's business. */
 #define MAX_ALIGN	SZ_1G

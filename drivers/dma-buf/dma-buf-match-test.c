@@ -31,6 +31,21 @@
 #define MAX_MATCHES	4
 #define BUFFER_SIZE	SZ_64K
 
+/* As importers do that wait for nothing else meanwhile */
+static struct dma_buf_attachment *
+mapping_attach(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
+	       unsigned int nr_matches, const struct dma_buf_attach_ops *ops,
+	       void *priv)
+{
+	struct dma_buf_attachment *attach;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	attach = dma_buf_mapping_attach_locked(dmabuf, matches, nr_matches, ops,
+					       priv);
+	dma_resv_unlock(dmabuf->resv);
+	return attach;
+}
+
 struct mock_exporter {
 	struct dma_buf *dmabuf;
 	unsigned int nr_attach;
@@ -278,8 +293,8 @@ static void test_negotiation(struct kunit *test)
 	struct mock_exporter *exp;
 
 	exp = mock_exporter(test, &static_ops, n->exp, nr_of(n->exp));
-	attach = dma_buf_mapping_attach(exp->dmabuf, n->imp, nr_of(n->imp),
-					&mock_attach_ops, &imp);
+	attach = mapping_attach(exp->dmabuf, n->imp, nr_of(n->imp),
+				&mock_attach_ops, &imp);
 	if (n->taken < 0) {
 		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(attach), n->taken);
 		KUNIT_EXPECT_TRUE(test, list_empty(&exp->dmabuf->attachments));
@@ -342,7 +357,7 @@ static const struct sgt_pair sgt_pairs[] = {
 
 KUNIT_ARRAY_PARAM_DESC(sgt_pair, sgt_pairs, desc);
 
-/* Who pins does not depend on the model: it is as it was without models. */
+/* Whether an attachment pins does not depend on the model, as before models. */
 static void expect_map_pins(struct kunit *test, struct mock_exporter *exp,
 			    struct dma_buf_attachment *attach)
 {
@@ -414,8 +429,8 @@ static void expect_invalid_importer(struct kunit *test,
 
 	exp = mock_exporter(test, &static_ops, match, 1);
 	kunit_warning_suppress(test) {
-		attach = dma_buf_mapping_attach(exp->dmabuf, match, 1, ops,
-						NULL);
+		attach = mapping_attach(exp->dmabuf, match, 1, ops,
+					NULL);
 		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(attach), -EINVAL);
 	}
 	mock_put(exp);
@@ -533,11 +548,11 @@ static void mixed_attach(struct kunit *test, struct mixed *mixed)
 		dma_buf_dynamic_attach(mixed->exp->dmabuf, dev, &takes_all,
 				       &mixed->sgt);
 	mixed->revocable.attach =
-		dma_buf_mapping_attach(mixed->exp->dmabuf, revocable, 1,
-				       &only_invalidate, &mixed->revocable);
+		mapping_attach(mixed->exp->dmabuf, revocable, 1,
+			       &only_invalidate, &mixed->revocable);
 	mixed->restorable.attach =
-		dma_buf_mapping_attach(mixed->exp->dmabuf, restorable, 1,
-				       &mock_attach_ops, &mixed->restorable);
+		mapping_attach(mixed->exp->dmabuf, restorable, 1,
+			       &mock_attach_ops, &mixed->restorable);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(mixed->restorable.attach));
 	KUNIT_ASSERT_FALSE(test, IS_ERR(mixed->sgt.attach));
 	KUNIT_ASSERT_FALSE(test, IS_ERR(mixed->revocable.attach));
@@ -588,8 +603,8 @@ static void test_exporter_sees_devices_only(struct kunit *test)
 	dma_buf_detach(mixed.exp->dmabuf, mixed.revocable.attach);
 	KUNIT_EXPECT_EQ(test, mixed.exp->nr_detach, 0);
 	mixed.revocable.attach =
-		dma_buf_mapping_attach(mixed.exp->dmabuf, revocable, 1,
-				       &only_invalidate, &mixed.revocable);
+		mapping_attach(mixed.exp->dmabuf, revocable, 1,
+			       &only_invalidate, &mixed.revocable);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(mixed.revocable.attach));
 	mixed_detach(&mixed);
 	KUNIT_EXPECT_EQ(test, mixed.exp->nr_detach, 1);
@@ -655,8 +670,8 @@ static void test_restore_error(struct kunit *test)
 
 	mixed_attach(test, &mixed);
 	dmabuf = mixed.exp->dmabuf;
-	other.attach = dma_buf_mapping_attach(dmabuf, restorable, 1,
-					      &mock_attach_ops, &other);
+	other.attach = mapping_attach(dmabuf, restorable, 1,
+				      &mock_attach_ops, &other);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(other.attach));
 
 	/* One fails, the other is restored nevertheless. Both mapped a part. */
@@ -749,7 +764,7 @@ static void test_fatal_signal_stops_restore(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, restored(mixed.exp->dmabuf), 0);
 	KUNIT_EXPECT_EQ(test, mixed.restorable.nr_restored, 1);
 
-	/* Who has what it had, from whomever, is no failed restore. */
+	/* An importer that has its mapping again is not a failed restore. */
 	mixed.restorable.attach->mapped = true;
 	KUNIT_EXPECT_EQ(test, restored_by_killed(test, mixed.exp->dmabuf), 0);
 	KUNIT_EXPECT_EQ(test, mixed.restorable.nr_restored, 2);
@@ -777,8 +792,8 @@ static int race_thread(void *data)
 	for (i = 0; i < RACE_ROUNDS && !racer->bad; i++) {
 		struct mock_importer imp = {};
 
-		imp.attach = dma_buf_mapping_attach(racer->dmabuf, restorable,
-						    1, &mock_attach_ops, &imp);
+		imp.attach = mapping_attach(racer->dmabuf, restorable,
+					    1, &mock_attach_ops, &imp);
 		if (IS_ERR(imp.attach))
 			racer->bad = PTR_ERR(imp.attach);
 		else

@@ -2,19 +2,20 @@
 /*
  * dma-buf mapping types and memory models
  *
- * The model is in the DOC section below. What was agreed on is stored in the
- * attachment, and constant as the lists are that it came from: so negotiation
- * takes no lock, and what it found stays true until dma_buf_detach().
+ * Model: see the DOC section below. The result of the negotiation is stored in
+ * the attachment.
  *
- * &dma_buf_attachment.restore_error is the only state that changes. It is
- * protected by the buffer's dma_resv, which is held around every callback of an
- * importer.
+ * Locks: negotiation takes no lock. The lists that it compares are constant, so
+ * the result stays true until dma_buf_detach(). The only state that changes is
+ * &dma_buf_attachment.restore_error. It is protected by the buffer's dma_resv,
+ * which is held around every callback of an importer.
  *
  * Invariants:
- *  - an attachment has a type and a model that both sides named;
- *  - an attachment that is not pinned has an invalidate_mappings callback, one
- *    that is restorable has a mappings_restored callback, too;
- *  - an attachment without a device is never of the scatterlist type, and an
+ *
+ *  - An attachment has a type and a model that both sides named.
+ *  - An attachment that is not pinned has an invalidate_mappings callback. An
+ *    attachment that is restorable has a mappings_restored callback, too.
+ *  - An attachment without a device is never of the scatterlist type, and an
  *    exporter's ops never see it.
  */
 
@@ -45,11 +46,12 @@
  *
  * &dma_buf_type_sgt is the scatterlist of DMA addresses that
  * dma_buf_map_attachment() returns. Exporters that give no list offer it,
- * movable or pinned, and so do all exporters that can. Device importers
- * (dma_buf_dynamic_attach()) take no other, and name their models in
+ * movable or pinned. Other exporters name it if they can make a scatterlist.
+ * Device importers (dma_buf_dynamic_attach()) take no other type, and name
+ * their models in
  * &dma_buf_attach_ops.models.
  *
- * Importers that are no device attach with dma_buf_mapping_attach().
+ * Importers that are no device attach with dma_buf_mapping_attach_locked().
  *
  * A memory model is what the exporter promises about the memory, and what the
  * importer has to do for it:
@@ -77,12 +79,12 @@
  * Where the table says invalidate, &dma_buf_attach_ops.invalidate_mappings is
  * called, where it says restored, &dma_buf_attach_ops.mappings_restored.
  *
- * How soon the importer has let go is up to the type. A scatterlist importer
- * can leave fences, and unmaps within bounded time: see
- * dma_buf_invalidate_mappings(). Importers that own a page table clear it in
- * the callback and flush its caches; when the callback returns nothing that
- * they mapped reaches the memory. They take their inner lock for that, and wait
- * for nothing else.
+ * The type says how soon the importer has to let go. A scatterlist importer can
+ * leave fences, and unmaps within bounded time, see
+ * dma_buf_invalidate_mappings(). An importer that owns a page table clears its
+ * entries in the callback and flushes the caches of the page table. When the
+ * callback returns, nothing reaches the memory through that page table. The
+ * callback takes the importer's inner lock for that, and waits for nothing else.
  *
  * Pinning a revocable buffer keeps it from moving. It does not keep it from
  * being revoked.
@@ -90,16 +92,17 @@
  * While a buffer is revoked, mapping it fails: with -ENODEV for a scatterlist,
  * since importers of these try again at once on -EAGAIN, for other types with
  * -EAGAIN, and with -ENODEV if the memory never comes back. An attachment can
- * be made at any time; whether the buffer is revoked then is found out by
- * mapping it.
+ * be made at any time. An importer finds out by mapping whether the buffer is
+ * revoked.
  *
  * Memory can be private to a confidential guest, and that can change during the
- * life of a buffer. While it is, only the converter of such a guest's page tables
- * maps it. Others fail with -EACCES, scatterlists too, and an importer that is
- * restorable takes the call that the buffer can be mapped again as one to stay
- * without a mapping: that is no error, there will be another call when the memory
- * is shared. Importers without a device say that they know of this,
- * &dma_buf_match.private, or do not match an exporter of such memory.
+ * life of a buffer. While it is private, only the converter of such a guest's
+ * page tables maps it. All others fail with -EACCES, scatterlists too. If a
+ * restorable importer is told that the buffer can be mapped again and gets
+ * -EACCES, it stays without a mapping. That is no error: it is told once more
+ * when the memory is shared. Importers without a device set
+ * &dma_buf_match.private if they know of private memory. If they do not, they
+ * do not match an exporter of such memory.
  */
 
 #define MODELS_ALL	(BIT(DMA_BUF_MODEL_PINNED) |	\

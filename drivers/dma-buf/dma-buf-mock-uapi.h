@@ -235,14 +235,15 @@ enum {
 
 /**
  * struct dma_buf_mock_hold - an exporter that is busy
- * @fd: the buffer
+ * @fd: the buffer, of any exporter
  * @action: DMA_BUF_MOCK_HOLD_LOCK and so on
  *
  * DMA_BUF_MOCK_HOLD_LOCK takes the buffer's dma_resv and returns when somebody else
  * says DMA_BUF_MOCK_HOLD_RELEASE, or a signal comes.  DMA_BUF_MOCK_HOLD_QUERY
  * succeeds while it is held.
  *
- * Errors: -EINTR; -ENOENT to query or release what is not held; -EINVAL.
+ * Errors: -EINTR; -EBUSY if this owner holds another one; -ENOENT to query or
+ * release what is not held; -EINVAL.
  */
 struct dma_buf_mock_hold {
 	__s32 fd;
@@ -251,21 +252,28 @@ struct dma_buf_mock_hold {
 
 /* A fence says that the device is busy with the memory until told otherwise. */
 #define DMA_BUF_MOCK_BUSY		0x1
+/* The device is a PCI device of the machine, which has no driver meanwhile. */
+#define DMA_BUF_MOCK_PCI		0x2
 
 /**
  * struct dma_buf_mock_import - a device that maps a buffer by a scatterlist
  * @fd: the buffer, of any exporter, for DMA_BUF_MOCK_IMPORT alone
- * @flags: 0 or DMA_BUF_MOCK_BUSY, for DMA_BUF_MOCK_IMPORT alone
+ * @flags: 0 or DMA_BUF_MOCK_BUSY and so on, for DMA_BUF_MOCK_IMPORT alone
  * @models: what the importer declares, a mask of 1 << DMA_BUF_MOCK_PINNED and so
  *	on, for DMA_BUF_MOCK_IMPORT alone
  * @id: which importer of this owner; returned by DMA_BUF_MOCK_IMPORT
  * @mapped: returned: whether it has the buffer mapped
- * @__reserved: 0
+ * @pci_device: with DMA_BUF_MOCK_PCI: segment << 16 | bus << 8 | device << 3 |
+ *	function, or 0
  *
  * DMA_BUF_MOCK_IMPORT attaches a device that is part of the mock, and maps the
  * buffer.  When it has to let go of the memory it does so at once or, if it is
  * busy, when DMA_BUF_MOCK_IDLE says that it is not any more.  It does not map
  * again.  DMA_BUF_MOCK_UNIMPORT ends it.
+ *
+ * Memory of a PCI device is given to PCI devices alone.  One that is named with
+ * DMA_BUF_MOCK_PCI does nothing, DMA included, it only has the addresses.  -ENXIO
+ * if there is none, -EBUSY if it has a driver; it is to get none while it imports.
  *
  * Errors: -EOPNOTSUPP if the buffer's offers and the models have nothing in
  * common; -ENODEV if the buffer is revoked; -EACCES if a part of it is private;
@@ -277,7 +285,7 @@ struct dma_buf_mock_import {
 	__u32 models;
 	__u32 id;
 	__u32 mapped;
-	__u32 __reserved;
+	__u32 pci_device;
 };
 
 /* The buffer can be mapped. */

@@ -2,58 +2,64 @@
 /*
  * Mock exporter: dma-bufs whose memory userspace takes away, moves and changes
  *
- * Exporters of revocable memory are drivers of devices.  What importers do when
- * memory moves, has holes in its permissions, comes in thousands of extents or
- * cannot be mapped again is hard to see on one of them, and needs the device.
- * Here a misc device does all of that when told to by ioctl, for tests of KVM,
- * of iommufd and of dma-buf itself.  The commands are in dma-buf-mock-uapi.h.
+ * Exporters of revocable memory are drivers of devices.  A test of an importer
+ * needs memory that moves, has ranges with different permissions, consists of
+ * thousands of extents or cannot be mapped again.  Drivers seldom do that, and
+ * need their device.  Here a misc device does all of it when told to by ioctl,
+ * for tests of KVM, of iommufd and of dma-buf itself.  The commands are in
+ * dma-buf-mock-uapi.h.
  *
  * Model:
  *
- *  - A &struct mock_owner is an open file of the device, and plays the device
- *    that VFIO exports: when the file goes its buffers are revoked for ever.
- *  - A &struct mock_buf is a buffer.  Its memory is a &struct mock_layout: blocks
- *    of pages from the page allocator, and extents that are parts of them.  To
- *    move a buffer is to give it another layout, with other blocks.
+ *  - A &struct mock_owner is an open file of the device.  It has the role of
+ *    the device that VFIO exports: when the file is released its buffers are
+ *    revoked for ever.
+ *  - A &struct mock_buf is a buffer.  Its memory is a &struct mock_layout:
+ *    blocks of pages from the page allocator, and extents that are parts of
+ *    them.  To move a buffer is to give it another layout, with other blocks.
  *  - A &struct mock_block that nobody may access is filled with a pattern,
- *    MOCK_PATTERN, and has its contents in a copy.  A block that is in no layout
- *    any more, as its buffer moved or was released, goes to the quarantine with
- *    the pattern in it, until the module goes.  (Or until more than quarantine_mb
- *    is there: then the oldest is looked at once more and freed.)  So an importer
- *    that left a mapping behind damages the pattern and nothing else, and a reader
- *    sees the pattern.  What is found damaged is counted.
- *
+ *    MOCK_PATTERN, and has its contents in a copy.  When its buffer has moved
+ *    or was released, the block is in no layout any more.  It then stays in
+ *    the quarantine, with the pattern in it, until the module is unloaded.  If
+ *    the quarantine holds more than quarantine_mb, the oldest block is checked
+ *    once more and freed.  So an importer that left a mapping behind damages
+ *    the pattern and nothing else, and a reader sees the pattern.  Damaged
+ *    patterns are counted.
  *  - A &struct mock_import is a device that imports one of the buffers by a
- *    scatterlist, as there may be none at hand that does.
+ *    scatterlist, because the machine may have no other.
  *
- * What importers were promised holds here, too: a buffer that is attached to as
- * pinned does not move, one that is attached to as movable is not revoked.
+ * What importers were promised holds here, too: a buffer with a pinned
+ * attachment does not move, and a buffer with a movable attachment is not
+ * revoked.
  *
  * The memory has struct pages and is in the kernel's direct map, whatever the
- * attributes of the extents say: they are for importers' page tables.  On real
- * hardware contents can be compared only where the importer's mapping is coherent
- * with the direct map's.
+ * attributes of the extents say; the attributes are for importers' page
+ * tables.  On real hardware contents can be compared only if the importer's
+ * mapping is coherent with the direct map.
  *
- * Locks: owner->lock > buf->lock > dma_resv > quarantine.lock.
+ * Locks:
  *
- *  - buf->lock serializes what changes the state of a buffer, and is held over
- *    waits for fences and for scatterlists to be unmapped.  It is taken, and
- *    waited under, interruptibly or killably, but when the owner goes.
- *  - dma_resv protects everything in a buffer that importers can see, its layout
- *    and whether it is accessible, and the contents of its blocks.
- *  - owner->lock protects the list of the owner's buffers.  An owner lives as long
- *    as the file or any of its buffers.
+ *	owner->lock > buf->lock > dma_resv > quarantine.lock
+ *	owner->imports_lock > dma_resv
+ *
+ *  - buf->lock serializes changes of the state of a buffer, and is held over
+ *    waits for fences and for scatterlists to be unmapped.  The lock and these
+ *    waits are interruptible or killable, except when the owner is released.
+ *  - dma_resv protects everything in a buffer that importers can see: its
+ *    layout, whether it is accessible, and the contents of its blocks.
+ *  - owner->lock protects the list of the owner's buffers.  An owner lives as
+ *    long as the file or any of its buffers.
  *  - owner->imports_lock protects the list of importers, and is held while they
- *    are used.  owner->imports_lock > dma_resv, and who holds it waits for nothing.
- *  - buf->fences has a spinlock of its own, as fences are signaled with nothing
- *    else held: whoever waits for them may hold all of the above.
+ *    are used.  Its holder waits for nothing.
+ *  - buf->fences has a spinlock of its own.  Fences are signaled with no other
+ *    lock held, because the task that waits for them may hold all of the above.
  *
  * Invariants, with dma_resv held:
  *
- *  - a buffer is accessible, or it has been invalidated and nobody can map it;
- *  - a block of a buffer that is accessible has no pattern in it, all blocks of
- *    one that is drained do;
- *  - the generation changes whenever an extent does.
+ *  - A buffer is accessible, or it has been invalidated and nobody can map it.
+ *  - No block of an accessible buffer has the pattern in it; all blocks of a
+ *    drained buffer do.
+ *  - The generation changes whenever an extent does.
  */
 
 #include <linux/dma-buf.h>
@@ -69,6 +75,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/scatterlist.h>
 #include <linux/slab.h>
@@ -105,6 +112,8 @@ struct mock_owner {
 	struct mutex imports_lock;	/* Protects imports */
 	struct list_head imports;
 	u32 next_import_id;
+	struct dma_buf *held;	/* By mock_hold(), who waits for released */
+	wait_queue_head_t released;
 	atomic64_t nr_changed;
 };
 
@@ -154,8 +163,6 @@ struct mock_buf {
 	u64 nr_get_extent;
 	u64 nr_get_layout;
 	struct mock_fail fail[DMA_BUF_MOCK_NR_STEPS];
-	bool held;		/* By mock_hold(), who waits for released */
-	wait_queue_head_t released;
 	spinlock_t fences_lock;	/* Protects fences */
 	struct list_head fences;
 	unsigned int nr_matches;
@@ -171,6 +178,7 @@ struct mock_import {
 	struct list_head elm;	/* In owner->imports */
 	u32 id;
 	struct dma_buf *dmabuf;
+	struct pci_dev *pdev;	/* NULL: it is mock_device */
 	struct dma_buf_attach_ops ops;
 	struct dma_buf_attachment *attach;
 	/* Protected by dma_resv: */
@@ -858,10 +866,11 @@ static int mock_import_map(struct mock_import *import)
 
 static int mock_import_attach(struct mock_import *import)
 {
+	struct device *dev = import->pdev ? &import->pdev->dev : &mock_device->dev;
 	int ret;
 
-	import->attach = dma_buf_dynamic_attach(import->dmabuf, &mock_device->dev,
-						&import->ops, import);
+	import->attach = dma_buf_dynamic_attach(import->dmabuf, dev, &import->ops,
+						import);
 	if (IS_ERR(import->attach))
 		return PTR_ERR(import->attach);
 
@@ -891,6 +900,7 @@ static void mock_import_free(struct mock_import *import)
 	if (import->fence)
 		dma_fence_put(import->fence);
 	dma_buf_put(import->dmabuf);
+	pci_dev_put(import->pdev);
 	kfree(import);
 }
 
@@ -902,6 +912,21 @@ static void mock_import_end(struct mock_import *import)
 	dma_resv_unlock(import->dmabuf->resv);
 	dma_buf_detach(import->dmabuf, import->attach);
 	mock_import_free(import);
+}
+
+/* Exporters of device memory want a PCI device. What has a driver is not free. */
+static struct pci_dev *mock_import_pci_device(u32 addr)
+{
+	struct pci_dev *pdev;
+
+	pdev = pci_get_domain_bus_and_slot(addr >> 16, (addr >> 8) & 0xff, addr & 0xff);
+	if (!pdev)
+		return ERR_PTR(-ENXIO);
+	if (READ_ONCE(pdev->dev.driver)) {
+		pci_dev_put(pdev);
+		return ERR_PTR(-EBUSY);
+	}
+	return pdev;
 }
 
 /* Takes over the reference to @dmabuf, if it succeeds. */
@@ -925,12 +950,21 @@ static struct mock_import *mock_import_create(struct dma_buf *dmabuf,
 			goto err_free;
 		mock_fence_init(import->fence);
 	}
+	if (args->flags & DMA_BUF_MOCK_PCI) {
+		import->pdev = mock_import_pci_device(args->pci_device);
+		if (IS_ERR(import->pdev)) {
+			ret = PTR_ERR(import->pdev);
+			goto err_fence;
+		}
+	}
 
 	ret = mock_import_attach(import);
 	if (ret)
-		goto err_fence;
+		goto err_pci;
 	return import;
 
+err_pci:
+	pci_dev_put(import->pdev);
 err_fence:
 	if (import->fence) {
 		dma_fence_signal(import->fence);
@@ -1093,9 +1127,9 @@ static int mock_restore(struct mock_buf *buf)
 }
 
 /*
- * Have the importers let go of an accessible buffer that is about to change.
- * With dma_resv held from here until it did: who is movable waits for that, and
- * maps again.
+ * Make the importers unmap an accessible buffer that is about to change.  The
+ * caller holds dma_resv from here until it has changed the buffer.  Importers
+ * with the movable model wait for dma_resv, and map again.
  */
 static int mock_begin_move(struct mock_buf *buf)
 {
@@ -1195,8 +1229,8 @@ static int mock_set_attrs(struct mock_buf *buf, unsigned int first,
 }
 
 /*
- * The owner is gone, whatever it promised.  Who was promised that this does not
- * happen cannot be waited for, and has the memory until it detaches.
+ * The owner is gone, whatever it promised.  Importers that were promised that the
+ * memory stays cannot be waited for, and have the memory until they detach.
  */
 static void mock_revoke_for_ever(struct mock_buf *buf)
 {
@@ -1276,7 +1310,6 @@ static struct mock_buf *mock_buf_alloc(struct mock_owner *owner,
 
 	mutex_init(&buf->lock);
 	init_waitqueue_head(&buf->sgt_unmapped);
-	init_waitqueue_head(&buf->released);
 	spin_lock_init(&buf->fences_lock);
 	INIT_LIST_HEAD(&buf->fences);
 	buf->owner = owner;
@@ -1551,36 +1584,47 @@ static int mock_cmd_status(struct mock_buf *buf, void *arg)
 }
 
 /* An exporter that is busy, under dma_resv as exporters are. */
-static int mock_hold(struct mock_buf *buf)
+static int mock_hold(struct mock_owner *owner, struct dma_buf *dmabuf)
 {
-	struct dma_resv *resv = buf->dmabuf->resv;
 	int ret;
 
-	ret = dma_resv_lock_interruptible(resv, NULL);
+	ret = dma_resv_lock_interruptible(dmabuf->resv, NULL);
 	if (ret)
 		return ret;
-	WRITE_ONCE(buf->held, true);
-	ret = wait_event_interruptible(buf->released, !READ_ONCE(buf->held));
-	WRITE_ONCE(buf->held, false);
-	dma_resv_unlock(resv);
-	return ret ? -EINTR : 0;
+	if (cmpxchg(&owner->held, NULL, dmabuf)) {
+		ret = -EBUSY;
+	} else {
+		ret = wait_event_interruptible(owner->released,
+					       READ_ONCE(owner->held) != dmabuf);
+		/* Unless it was released, and another one is held by now */
+		cmpxchg(&owner->held, dmabuf, NULL);
+	}
+	dma_resv_unlock(dmabuf->resv);
+	return ret == -ERESTARTSYS ? -EINTR : ret;
 }
 
-static int mock_cmd_hold(struct mock_buf *buf, void *arg)
+static int mock_cmd_hold(struct mock_owner *owner, void *arg)
 {
 	struct dma_buf_mock_hold *args = arg;
+	struct dma_buf *dmabuf;
+	int ret = 0;
 
-	if (args->action == DMA_BUF_MOCK_HOLD_LOCK)
-		return mock_hold(buf);
 	if (args->action > DMA_BUF_MOCK_HOLD_RELEASE)
 		return -EINVAL;
-	if (!READ_ONCE(buf->held))
-		return -ENOENT;
-	if (args->action == DMA_BUF_MOCK_HOLD_RELEASE) {
-		WRITE_ONCE(buf->held, false);
-		wake_up_all(&buf->released);
+	dmabuf = dma_buf_get(args->fd);
+	if (IS_ERR(dmabuf))
+		return PTR_ERR(dmabuf);
+
+	if (args->action == DMA_BUF_MOCK_HOLD_LOCK) {
+		ret = mock_hold(owner, dmabuf);
+	} else if (READ_ONCE(owner->held) != dmabuf) {
+		ret = -ENOENT;
+	} else if (args->action == DMA_BUF_MOCK_HOLD_RELEASE) {
+		WRITE_ONCE(owner->held, NULL);
+		wake_up_all(&owner->released);
 	}
-	return 0;
+	dma_buf_put(dmabuf);
+	return ret;
 }
 
 /* Check the blocks of a buffer that is on the owner's list. */
@@ -1625,8 +1669,9 @@ static int mock_cmd_import(struct mock_owner *owner, void *arg)
 	struct mock_import *import;
 	struct dma_buf *dmabuf;
 
-	if (args->flags & ~DMA_BUF_MOCK_BUSY || args->models & ~models ||
-	    args->__reserved)
+	if (args->flags & ~(DMA_BUF_MOCK_BUSY | DMA_BUF_MOCK_PCI) ||
+	    args->models & ~models ||
+	    (args->pci_device && !(args->flags & DMA_BUF_MOCK_PCI)))
 		return -EINVAL;
 	/* Anybody's: devices do not care whose memory it is. */
 	dmabuf = dma_buf_get(args->fd);
@@ -1700,7 +1745,7 @@ static const struct mock_cmd {
 	{ DMA_BUF_MOCK_FENCE, NULL, mock_cmd_fence, MOCK_UNLOCKED },
 	{ DMA_BUF_MOCK_SIGNAL, NULL, mock_cmd_signal, MOCK_UNLOCKED },
 	{ DMA_BUF_MOCK_STATUS, NULL, mock_cmd_status, MOCK_DMA_RESV },
-	{ DMA_BUF_MOCK_HOLD, NULL, mock_cmd_hold, MOCK_UNLOCKED },
+	{ DMA_BUF_MOCK_HOLD, mock_cmd_hold },
 	{ DMA_BUF_MOCK_CHECK, mock_cmd_check },
 	{ DMA_BUF_MOCK_IMPORT, mock_cmd_import },
 	{ DMA_BUF_MOCK_IDLE, mock_cmd_idle },
@@ -1797,6 +1842,7 @@ static int mock_open(struct inode *inode, struct file *file)
 	kref_init(&owner->kref);
 	mutex_init(&owner->lock);
 	INIT_LIST_HEAD(&owner->bufs);
+	init_waitqueue_head(&owner->released);
 	mutex_init(&owner->imports_lock);
 	INIT_LIST_HEAD(&owner->imports);
 	owner->id = atomic64_inc_return(&next_owner_id);

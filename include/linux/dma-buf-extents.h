@@ -2,21 +2,21 @@
 /*
  * Where the memory of a dma-buf is: what an exporter tells built-in converters
  *
- * Model: a converter turns "map this slice of the buffer" into page table
- * entries of somebody who is no device, an IOMMU domain or a VM's second stage.
- * For that it has to know physical addresses, and it is the only code that
- * does. An exporter that offers a mapping type of such a converter gives
- * &struct dma_buf_extent_ops in &struct dma_buf_export_info.
+ * Model: a converter maps a slice of a buffer into the page table of an
+ * importer that is no device: an IOMMU domain or the stage-2 of a VM. For that
+ * it has to know physical addresses, and it is the only code that does. An
+ * exporter that offers a mapping type with a converter gives &struct
+ * dma_buf_extent_ops in &struct dma_buf_export_info.
  *
  * No importer includes this file. The functions at its end are not exported:
- * converters are built in, and what they export to their importers returns no
- * address.
+ * converters are built in, and the functions that they export to importers
+ * return no address.
  *
- * Locks: all of it under the buffer's dma_resv.
+ * Locks: all of it is used under the buffer's dma_resv.
  *
- * Invariants: an extent is a whole number of pages, inside of the buffer, and
- * its attributes are all known. The core checks each answer before a converter
- * sees it. An answer is good until dma_resv is dropped or the exporter calls
+ * Invariants: an extent is a whole number of pages, is inside of the buffer,
+ * and has known attributes only. The core checks each answer before a converter
+ * sees it. An answer is valid until dma_resv is dropped or the exporter calls
  * dma_buf_invalidate_mappings(), whichever is first.
  */
 #ifndef __DMA_BUF_EXTENTS_H__
@@ -31,7 +31,8 @@ struct dma_buf_attachment;
 /*
  * Attributes of an extent. Without WC and CACHED it is to be mapped uncached.
  * They are all that is known about the memory, nothing is derived from the
- * address.
+ * address. An IOMMU driver may let MMIO win over CACHED: only memory that is
+ * right uncached, too, has both.
  */
 #define DMA_BUF_EXTENT_READ	BIT(0)	/* may be read */
 #define DMA_BUF_EXTENT_WRITE	BIT(1)	/* may be written */
@@ -77,6 +78,10 @@ struct dma_buf_extent_ops {
 	 * Fill in the extent that contains @offset, which is inside of the
 	 * buffer, as a whole. Any offset, in any order, in time that is at most
 	 * logarithmic in the number of extents.
+	 *
+	 * Neighbours that are contiguous and alike should be one extent. They
+	 * are merged anyway, but importers bound the time of a walk by what it
+	 * maps, and don't count them.
 	 *
 	 * Returns:
 	 *

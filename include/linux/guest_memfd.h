@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory of a guest_memfd for those who map it for a device. The model and the
- * rules are in virt/lib/guest_memfd.c, who makes such files includes
- * guest_memfd_provider.h.
+ * For importers, which map the memory of a guest_memfd for a device. Providers,
+ * which make such files, include guest_memfd_provider.h. The model, the locks
+ * and the invariants are in virt/lib/guest_memfd.c.
  */
 #ifndef _LINUX_GUEST_MEMFD_H
 #define _LINUX_GUEST_MEMFD_H
@@ -18,25 +18,26 @@ struct iommu_domain;
 
 /**
  * struct guest_memfd_importer_ops - what a provider tells an importer
- * @revoke: the owner takes pages of the importer's range back. On return
- *	nothing reaches any page of the range through the importer, which lets
- *	go of all of it, for ever. Called at most once, and not any more when
- *	guest_memfd_detach() has returned. Called with the locks of the owner,
- *	so it waits for nobody who waits for the owner, and does not take the
- *	folio lock of a guest_memfd
+ * @revoke: the owner takes pages of the importer's range back. The importer
+ *	unmaps the whole range, for ever. On return nothing reaches any page of
+ *	the range through the importer. Called at most once, and not any more
+ *	when guest_memfd_detach() has returned. Called with the locks of the
+ *	owner held, so it must not wait for a task that waits for the owner, and
+ *	must not take the folio lock of a guest_memfd
  */
 struct guest_memfd_importer_ops {
 	void (*revoke)(struct guest_memfd_importer *importer);
 };
 
 /**
- * struct guest_memfd_importer - a range of a guest_memfd that somebody maps
+ * struct guest_memfd_importer - a range of a guest_memfd that an importer maps
  * @ops: of the importer
- * @file: a reference to this is all that is held. It keeps the module of the
- *	provider, the inode with its pages, and the VM
- * @provider: whose file it is
+ * @file: the file, to which the importer holds a reference. This is the only
+ *	reference that it holds. It keeps the module of the provider, the inode
+ *	with its pages, and the VM
+ * @provider: the provider that made @file
  * @range: the first and the last page, counted in the file, and the entry in
- *	@importers, which is empty when it was revoked
+ *	@importers, which is empty after the revocation
  * @importers: where it is listed, NULL if the provider refused it
  */
 struct guest_memfd_importer {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For who makes guest_memfds, and lets devices have their memory. The model and
- * the rules are in virt/lib/guest_memfd.c.
+ * For providers, which make guest_memfds and let devices access their memory.
+ * The model, the locks and the invariants are in virt/lib/guest_memfd.c.
  */
 #ifndef _LINUX_GUEST_MEMFD_PROVIDER_H
 #define _LINUX_GUEST_MEMFD_PROVIDER_H
@@ -15,7 +15,7 @@
 struct file_operations;
 
 /**
- * struct guest_memfd_importers - who has mapped memory of one guest_memfd
+ * struct guest_memfd_importers - the importers of one guest_memfd
  * @lock: protects @tree, held while importers are told of a revocation
  * @tree: of &guest_memfd_importer.range, as one file has many importers where
  *	memory is taken back in small pieces
@@ -28,16 +28,16 @@ struct guest_memfd_importers {
 };
 
 /**
- * struct guest_memfd_provider - who makes files that are guest_memfds
- * @fops: the file operations by which they are known. They have an owner, which
- *	unregisters the provider when it is unloaded and not before
+ * struct guest_memfd_provider - code that makes files that are guest_memfds
+ * @fops: the file operations by which its files are known. The module that owns
+ *	them unregisters the provider when it is unloaded and not before
  * @attach: checks that all of &guest_memfd_importer.range can be imported,
  *	calls guest_memfd_add_importer(), and then allocates every page that is
  *	missing, and zeroes what has no contents. When it returns 0 all pages
- *	are there, or the importer is revoked, which may be while this runs: a
- *	page that was seen can be taken out of the file, by somebody who calls
- *	guest_memfd_revoke() first. On failure all that may be left behind are
- *	pages that were allocated. Returns 0 or -EINVAL, -EOPNOTSUPP,
+ *	are there, or the importer is revoked. It can be revoked while this
+ *	function runs: a task that first calls guest_memfd_revoke() can take a
+ *	page out of the file that this function has seen already. On failure
+ *	pages that were allocated may stay. Returns 0 or -EINVAL, -EOPNOTSUPP,
  *	-EHWPOISON, -EINTR, -ENOMEM, see guest_memfd_attach()
  * @get_pfns: fills an array of @nr with the PFNs of the pages from @index on,
  *	which are in an importer's range. Takes no lock that can sleep. Returns

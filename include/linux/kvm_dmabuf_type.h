@@ -3,8 +3,8 @@
  * KVM's mapping type of dma-bufs
  *
  * An exporter that lets guests access its memory names &kvm_dmabuf_type in its
- * matches, with extents to go with it.  Nothing else of KVM is of any concern to
- * it.  To be used under IS_ENABLED(CONFIG_KVM_DMABUF_TYPE).
+ * matches, and offers extents.  It needs nothing else of KVM.  To be used
+ * under IS_ENABLED(CONFIG_KVM_DMABUF_TYPE).
  */
 #ifndef __KVM_DMABUF_TYPE_H__
 #define __KVM_DMABUF_TYPE_H__

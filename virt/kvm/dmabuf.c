@@ -2,80 +2,88 @@
 /*
  * Memslots backed by a dma-buf
  *
- * A memslot with KVM_MEM_DMABUF is a window onto a slice of a dma-buf, usually
- * a PCI BAR that vfio-pci exported.  There is no host virtual address, no VMA
- * and no struct page: KVM's mapping type, see virt/lib/kvm_dmabuf_table.c, makes
- * an opaque table of the slice, in which a page fault looks up its page.  The
- * pfn goes into the fault and from there into the page table, and nowhere else.
- * The exporter takes the memory back whenever it has to.
+ * Model: a memslot with KVM_MEM_DMABUF is a window onto a slice of a dma-buf,
+ * usually a PCI BAR that vfio-pci exported.  There is no host virtual address,
+ * no VMA and no struct page.  KVM's mapping type, see
+ * virt/lib/kvm_dmabuf_table.c, makes an opaque table of the slice, in which a
+ * page fault looks up its page.  The pfn goes into the fault and from there
+ * into the page table, and nowhere else.  The exporter can take the memory
+ * back at any time.
  *
- * The objects are the import, &struct kvm_dmabuf_import, of which there is one for
- * all slots that a VM has of a buffer, and the binding of each slot to its slice,
- * &struct kvm_dmabuf_binding, allocated when the slot is created and freed with it.
- * kvm_memory_slot.dmabuf points to the binding from every incarnation of the slot,
- * that is from the copy marked INVALID as well.  The truth about the memory is
- * import->live: the tables of all its bindings are true, or the buffer is revoked.
- * There is no third state.  A page fault on a revoked slot is an error to userspace
- * or, if that asked for it, an emulated access.  It is never a retry, and nothing in
- * KVM waits for the memory to come back.
+ * There are two kinds of objects.  The import, &struct kvm_dmabuf_import,
+ * exists once for all slots that a VM has of a buffer.  The binding, &struct
+ * kvm_dmabuf_binding, ties a slot to its slice; it is allocated when the slot
+ * is created and freed with it.  kvm_memory_slot.dmabuf points to the binding
+ * from every copy of the slot, also from the one marked INVALID.
  *
- * The life of a binding is three verbs, as for guest_memfd:
+ * import->live says whether the memory is there.  If it is set, the tables of
+ * all bindings are valid.  If it is clear, the buffer is revoked.  There is
+ * no third state.  A page fault on a revoked slot is an exit to userspace or,
+ * if userspace asked for it, an emulated access.  It is never a retry, and
+ * nothing in KVM waits for the memory to come back.
  *
- *  bind	takes the reference to the buffer and attaches, unless the VM has an
- *		import of it, checks what can be checked, and makes the table.  From
- *		here on the slot is revoked and restored along with the buffer, even
- *		before and after it is visible to vCPUs.
- *  get_pfn	what the page fault handlers use.
- *  unbind	frees the table and, with the last binding, detaches, after which no
- *		callback runs.
+ * The life of a binding has three steps, as for guest_memfd:
  *
- * KVM imports with the models pinned and restorable.  It could not live with one
- * in which it would have to map again by itself: the fault path takes no
+ *	bind	takes a reference to the buffer and attaches, unless the VM
+ *		has an import of it; checks what can be checked, and makes
+ *		the table.  From here on the slot is revoked and restored
+ *		with the buffer, even while it is not visible to vCPUs.
+ *	get_pfn	is what the page fault handlers use.
+ *	unbind	frees the table.  With the last binding it detaches, after
+ *		which no callback runs.
+ *
+ * KVM imports with the models pinned and restorable.  It cannot use a model in
+ * which it would have to map again by itself, because the fault path takes no
  * dma_resv.
  *
  * Locks:
  *
- *  slots_lock > dma_resv > mmu_lock
+ *	slots_lock > dma_resv > mmu_lock
  *
- *  - import->live is cleared under dma_resv *and* mmu_lock held for write, set under
- *    dma_resv, and read under mmu_lock or RCU.  Who reads it without mmu_lock has
- *    to have sampled mmu_invalidate_seq before, and to check it once mmu_lock is
- *    held, before the result is put into a page table.
- *  - binding->table is written under dma_resv while import->live is clear, or before
- *    the binding has joined, and read under RCU by who has found it set.
- *  - import->generation is protected by dma_resv; import->bindings by dma_resv, and
- *    it changes under slots_lock only, or when the VM has no users.
+ *  - import->live is cleared under dma_resv *and* mmu_lock held for write.  It
+ *    is set under dma_resv, and read under mmu_lock or RCU.  A reader without
+ *    mmu_lock must have sampled mmu_invalidate_seq before.  It must check
+ *    mmu_invalidate_seq once mmu_lock is held, before the result is put into a
+ *    page table.
+ *  - binding->table is written under dma_resv, while import->live is clear or
+ *    before the binding has joined the import.  It is read under RCU by
+ *    readers that found import->live set.
+ *  - import->generation and ->uniform are protected by dma_resv.
+ *  - import->bindings is protected by dma_resv.  It changes only under
+ *    slots_lock, or when the VM has no users.
  *  - kvm->dmabuf_imports is protected by slots_lock.
- *  - binding->reach_start and ->reach_end are only widened by faults, which
- *    race with each other, and reset with mmu_lock held for write.
+ *  - binding->reach_start and ->reach_end are widened by faults, which race
+ *    with each other, and reset with mmu_lock held for write.
  *  - binding->reach_pages, ->former_start and ->former_end are hints.  Faults
- *    write the first and read the others without a lock; the latter are written
- *    with mmu_lock held for write.
+ *    write the first and read the others without a lock.  The others are
+ *    written with mmu_lock held for write.
  *  - Everything else in a binding and in an import is constant.
- *  - The fault path takes no dma_resv, ever: vCPUs hold kvm->srcu, and exporters
- *    hold dma_resv while they wait for whatever they wait for.
+ *  - The fault path never takes dma_resv: vCPUs hold kvm->srcu, and exporters
+ *    can hold dma_resv for as long as they wait for their hardware.
  *  - dma_resv is not taken under slots_arch_lock, and is never held over
  *    kvm_swap_active_memslots() or any other SRCU synchronization.  The
  *    callbacks are SRCU readers, as the mmu_notifier is.
  *
  * Invariants:
  *
- *  - While import->live is clear, no page table of the VM maps any of the slices,
- *    once mmu_lock was released with no invalidation in progress.
- *  - While it is set, the tables of all bindings are those of import->generation.
- *  - An invalidation is in progress only inside the invalidate callback.  Were
- *    one left in progress while the buffer is revoked, every fault of the VM
- *    could retry for as long as the device sleeps.
+ *  - While import->live is clear, no page table of the VM maps any of the
+ *    slices, once mmu_lock was released with no invalidation in progress.
+ *  - While import->live is set, the tables of all bindings are those of
+ *    import->generation.
+ *  - An invalidation is in progress only inside the invalidate callback.  If
+ *    it were left in progress while the buffer is revoked, every fault of the
+ *    VM could retry for as long as the device sleeps.
  *  - A slot that is not installed is never zapped: nothing can have faulted on
  *    it, and the architecture may not have its metadata yet.
  *  - A gfn that is mapped is in the reach of its binding.
- *  - A gfn is mapped only while its attribute, of VMs that have private gfns,
- *    is what the memory is, private or shared.  The memory changes only while
- *    import->live is clear, and the attribute only in an invalidation of its own
- *    that zaps the gfn.  So what the page fault handler compares after it has
- *    sampled mmu_invalidate_seq is right when it maps.
- *  - An import holds a reference to the buffer, and nothing holds one to KVM:
- *    the VM can go away at any time and so can the device.
+ *  - In VMs that have private gfns, a gfn is mapped only while its attribute,
+ *    private or shared, equals that of the memory.  The memory changes only
+ *    while import->live is clear.  The attribute changes only in an
+ *    invalidation of its own, which zaps the gfn.  So a comparison that the
+ *    page fault handler makes after it has sampled mmu_invalidate_seq is right
+ *    when it maps.
+ *  - An import holds a reference to the buffer, and nothing holds a reference
+ *    to KVM: both the VM and the device can go away at any time.
  */
 
 #include <linux/dma-buf.h>
@@ -105,6 +113,8 @@ struct kvm_dmabuf_import {
 	struct list_head bindings;
 	/* The layout's, when all tables were found to be true */
 	u64 generation;
+	/* And they still are of that one */
+	bool uniform;
 	/* Faults can use the tables */
 	bool live;
 };
@@ -115,7 +125,7 @@ struct kvm_dmabuf_binding {
 	struct list_head node;
 	/* Where the memory is or, while the buffer is revoked, was */
 	struct kvm_dmabuf_table __rcu *table;
-	/* Whom a table is charged to, whoever restores the buffer */
+	/* Is charged for a table, whichever task restores the buffer */
 	struct mem_cgroup *memcg;
 	/* The slice, in bytes of the buffer */
 	u64 offset;
@@ -283,9 +293,10 @@ static void kvm_dmabuf_invalidate_locked(struct kvm_dmabuf_import *import)
 		kvm_flush_remote_tlbs(kvm);
 
 	/*
-	 * Who samples the mmu_invalidate_seq that is about to be written must
-	 * not see an old table, nor widen a reach that was not yet reset.  Pairs
-	 * with the smp_rmb() after sampling it in the page fault handlers.
+	 * A page fault that samples the mmu_invalidate_seq that is about to be
+	 * written must not see an old table, nor widen a reach that was not yet
+	 * reset.  Pairs with the smp_rmb() after sampling it in the page fault
+	 * handlers.
 	 */
 	smp_wmb();
 	kvm_mmu_invalidate_end(kvm);
@@ -323,9 +334,9 @@ static void kvm_dmabuf_invalidate(struct dma_buf_attachment *attach)
 }
 
 /*
- * See to it that the table is true.  Otherwise than for memory that comes back to
- * where it was this can take memory, which is paid for by who made the slot.  The
- * exporter may hold up others: do not kill a process for the memory.
+ * Make the table valid.  If the memory has moved, this can allocate.  The allocation
+ * is charged to the process that made the slot.  The exporter may hold locks that
+ * others wait for, so the allocation must not invoke the OOM killer.
  */
 static int kvm_dmabuf_update(struct kvm_dmabuf_import *import,
 			     struct kvm_dmabuf_binding *binding)
@@ -371,16 +382,20 @@ static int kvm_dmabuf_map_all(struct kvm_dmabuf_import *import)
 	if (r)
 		return r;
 
-	if (generation != import->generation) {
+	if (!import->uniform || generation != import->generation) {
+		/* Were it to fail, some would be, and some not. */
+		import->uniform = false;
 		r = kvm_dmabuf_update_all(import);
 		if (r)
 			return r;
 		import->generation = generation;
+		import->uniform = true;
 	}
 
 	/*
-	 * Who finds it set finds the tables.  It takes no mmu_lock: whoever maps
-	 * what was there before the revocation is told by mmu_invalidate_seq.
+	 * A reader that finds it set sees the tables.  mmu_lock is not needed: a
+	 * page fault that would map the memory from before the revocation is
+	 * stale by mmu_invalidate_seq.
 	 * Pairs with the smp_load_acquire() in kvm_dmabuf_get_pfn().
 	 */
 	smp_store_release(&import->live, true);
@@ -513,6 +528,9 @@ static int kvm_dmabuf_join(struct kvm_dmabuf_import *import,
 	kvm_dmabuf_insert(import, binding);
 	if (import->live)
 		return 0;
+
+	/* The memory may have moved since the others' tables were made. */
+	import->uniform = false;
 
 	/* Revoked, or what failed was another slot: it is not this one's fault. */
 	r = kvm_dmabuf_map_all(import);

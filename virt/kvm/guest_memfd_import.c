@@ -2,37 +2,46 @@
 /*
  * guest_memfd as a provider of memory for devices
  *
- * See virt/lib/guest_memfd.c for what importers are promised. KVM takes memory
- * from them at two places: where a hole is punched into the file, and where a
- * gfn that is backed by private memory stops being private. The latter leaves
- * the pages in the file, but what the guest shares from then on is other memory,
- * and it has been told that nobody else reaches what it does not share. A gfn
- * that becomes private takes nothing from anybody: what was shared is in a file
- * or a mapping of its own.
+ * Model: virt/lib/guest_memfd.c says what importers are promised. KVM takes
+ * memory from importers in two cases:
  *
- * Importers are listed by inode, since that has the memory. Whether a device may
- * have it depends on the VM of the file that they come with.
+ *  - A hole is punched into the file.
+ *  - A gfn that is backed by private memory stops being private. The pages stay
+ *    in the file, but from then on the guest shares other memory at that gfn.
+ *    The guest was told that nobody else reaches memory that it does not share.
+ *
+ * If a gfn becomes private, no importer loses memory: the memory that was
+ * shared is in a file or a mapping of its own.
+ *
+ * Importers are listed by inode, since the inode has the memory. Whether a
+ * device may have the memory depends on the VM of the file by which the
+ * importer attaches.
  *
  * Locks, in this order:
  *
  *	slots_lock			bindings, and attributes of gfns
  *	invalidate_lock of the mapping	pages leave the file
- *	guest_memfd_importers::lock	who imports
+ *	guest_memfd_importers::lock	list of importers
  *
- * An attach lists the importer first, with invalidate_lock shared. Then it goes
- * over the pages once, and allocates and zeroes what is missing. It takes the lock
- * for a chunk of them at a time, as that takes long where there are many, and who
- * punches a hole cannot be interrupted. A hole that is punched after the importer
- * was listed is told to it, whether or not its pages were seen. So it has all pages
- * at the end, or is revoked, and maps nothing then; a mapping that is made while a
- * hole is punched can come into being revoked. Memory can be allocated with the
- * lock held, as page faults and fallocate() do: no reclaim waits for it, since
- * nothing of a guest_memfd is reclaimed. An attach does not take slots_lock, and
- * looks at no attributes: one that races with a change of attributes may have
- * come after it, and keeps what it has.
+ * An attach first lists the importer, with invalidate_lock held shared. Then it
+ * goes over the pages once, and allocates and zeroes those that are missing. It
+ * takes the lock for a chunk of pages at a time, because the whole range can
+ * take long, and a task that punches a hole waits for the lock uninterruptibly.
+ * If a hole is punched after the importer was listed, the importer is told,
+ * whether or not the attach has seen the pages. So at the end of the attach the
+ * importer either has all pages, or is revoked and maps nothing. Memory can be
+ * allocated with the lock held, as page faults and fallocate() do: no reclaim
+ * waits for the lock, since nothing of a guest_memfd is reclaimed.
  *
- * A folio's lock is taken to allocate and zero it, and not kept. Looking up a
- * PFN needs none: while an importer is listed its pages stay in the mapping.
+ * An attach does not take slots_lock and does not look at attributes. An attach
+ * that races with a change of attributes may come after the change, and then
+ * keeps its memory.
+ *
+ * A folio's lock is taken to allocate and zero the folio, and not kept. Looking
+ * up a PFN needs no folio lock: while an importer is listed its pages stay in
+ * the mapping.
+ *
+ * Invariants: see virt/lib/guest_memfd.c.
  */
 #include <linux/file.h>
 #include <linux/guest_memfd_provider.h>
@@ -154,8 +163,8 @@ static int kvm_gmem_attach(struct guest_memfd_importer *importer)
 			return r;
 
 		/*
-		 * What was allocated stays, and who tries again gets further.
-		 * With no such progress a timer could end each attempt.
+		 * Pages that were allocated stay, so a retry gets further.
+		 * Without such progress a timer could end each attempt.
 		 */
 		if (r && end != last && signal_pending(current))
 			return -EINTR;
@@ -189,7 +198,7 @@ static struct guest_memfd_provider kvm_gmem_provider = {
 	.get_pfns = kvm_gmem_get_pfns,
 };
 
-/* The owner of the file operations is who calls kvm_gmem_import_exit() */
+/* The module that owns the file operations calls kvm_gmem_import_exit() */
 void kvm_gmem_import_init(const struct file_operations *fops)
 {
 	kvm_gmem_provider.fops = fops;
@@ -251,7 +260,7 @@ static void kvm_gmem_revoke_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	    !kvm_gmem_is_private_mem(file_inode(file), slot->gmem.pgoff))
 		return;
 
-	/* Who attaches from here on races with the change of attributes */
+	/* An attach from here on races with the change of attributes */
 	importers = &GMEM_I(file_inode(file))->importers;
 	if (RB_EMPTY_ROOT(&importers->tree.rb_root))
 		return;

@@ -2,39 +2,42 @@
 /*
  * Memory of guest_memfds for devices
  *
- * A guest_memfd has the memory of a guest, which belongs to it and not to who
- * maps it: the owner punches holes into it whenever it likes, and nobody may
- * keep a page from being freed. So an importer, who lets a device reach the
- * memory, takes no reference to a page and pins none. It attaches to a range of
- * the file. From then on all pages of the range are there, and stay where they
- * are, until the owner takes one of them back. Before that happens the importer
- * is told, and on return from that it maps nothing of the range any more.
- * Addresses are for guest_memfd_map_iommu() only, which puts them into an IOMMU
- * domain: what a provider is made of is in a header that importers do not
+ * Model: the memory of a guest_memfd belongs to the guest. Its owner punches
+ * holes into the file at any time, and nobody may keep a page from being freed.
+ * So an importer, which lets a device access the memory, takes no reference to
+ * a page and pins none. It attaches to a range of the file. From then on all
+ * pages of the range are in the file, and stay where they are, until the owner
+ * takes one of them back. Before that happens the owner calls the importer;
+ * when the call returns, the importer maps nothing of the range any more.
+ *
+ * Only guest_memfd_map_iommu() sees addresses, which it puts into an IOMMU
+ * domain. The functions of providers are in a header that importers do not
  * include.
  *
- * Providers make the files: KVM, and the mock of iommufd's tests. This is where
- * an importer finds out whose a file is. There are several, and they come and
- * go, so this is neither of them. A provider is found by the file operations of
- * its files, whose owner they pin: who holds a file holds its provider.
+ * Providers make the files. There are two, KVM and the mock of iommufd's tests,
+ * and they come and go. So the registry of providers is in neither of them but
+ * here. A provider is found by the file operations of its files. A file pins
+ * the module of its file operations, so a provider exists for as long as an
+ * importer holds its file.
  *
  * Locks, in this order:
  *
- *	owner's, such as slots_lock and the invalidate_lock of the file
+ *	locks of the owner, such as slots_lock and the file's invalidate_lock
  *	guest_memfd_importers::lock
- *	the importer's, that its revoke callback takes
+ *	locks of the importer, which its revoke callback takes
  *
  * The registry's lock is a leaf, and held for a list walk only.
  *
  * Invariants:
  *
- *  - An importer that is listed, and attached, has all pages of its range in
- *    the file. They are neither migrated nor reclaimed, as no memory of a
- *    guest_memfd is. A page that is poisoned stays, too.
- *  - An importer that is listed, and being attached, maps nothing yet.
- *  - Nothing of a range is taken out of the file while an importer of it is
+ *  - If an importer is listed and attached, all pages of its range are in the
+ *    file. They are neither migrated nor reclaimed, nor evicted for being
+ *    clean, as no memory of a guest_memfd is. A page that is poisoned stays,
+ *    too.
+ *  - If an importer is listed and still being attached, it maps nothing yet.
+ *  - No page of a range leaves the file while an importer of the range is
  *    listed.
- *  - An importer that is revoked is not listed, it is told once.
+ *  - An importer that is revoked is not listed. It is told once.
  */
 #include <linux/cleanup.h>
 #include <linux/export.h>
@@ -220,8 +223,8 @@ EXPORT_SYMBOL_FOR_MODULES(guest_memfd_provider, "iommufd");
  * * -EOPNOTSUPP - the memory is private to a guest that a device cannot share it
  *   with
  * * -EHWPOISON - a page has a hardware error
- * * -EINTR - a signal is pending. If it is no fatal one, something was allocated,
- *   so that who tries again gets further
+ * * -EINTR - a signal is pending. If it is not fatal, something was allocated, so a
+ *   retry gets further
  * * -ENOMEM - out of memory
  */
 int guest_memfd_attach(struct guest_memfd_importer *importer,

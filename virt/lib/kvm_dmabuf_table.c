@@ -2,39 +2,40 @@
 /*
  * KVM's mapping type of dma-bufs, and its tables
  *
- * A guest accesses a dma-buf through its stage-2 page tables.  Only KVM can
- * write these, a page or a block at a time, when the guest faults.  So there is
- * nothing that an exporter could map the buffer into, as it could for a device
- * or an IOMMU domain, and KVM has a mapping type of its own.
+ * Model: a guest accesses a dma-buf through its stage-2 page tables.  Only KVM
+ * can write these, a page or a block at a time, when the guest faults.  So an
+ * exporter cannot map the buffer on behalf of KVM, as it can for a device or an
+ * IOMMU domain, and KVM has a mapping type of its own.
  *
- * This file is the type's converter, the only code that sees both what the
- * exporter says and what KVM needs.  It is built in.  From the exporter's extents
- * it makes a table of a slice of the buffer, &struct kvm_dmabuf_table, that is
- * opaque to KVM.  All that KVM can do with one is to look up a page that a guest
- * has faulted on.  Nothing here returns an extent, and every function is exported
- * to KVM alone.
+ * This file is the type's converter, the only code that sees both the
+ * exporter's extents and KVM's request.  It is built in.  It makes a table of
+ * a slice of the buffer from the extents, &struct kvm_dmabuf_table, that is
+ * opaque to KVM.  KVM can do one thing with a table: look up the page on which
+ * a guest has faulted.  No function here returns an extent, and every exported
+ * function is exported to KVM alone.
  *
- * The truth is with the exporter.  A table is what the exporter said at a layout
- * generation, and for as long as that has not changed the table is still true,
- * whether or not the buffer can be accessed now.  So memory that comes back to
- * where it was needs no new table.
+ * A table is a copy of the exporter's extents at one layout generation.  While
+ * the generation is the same, the table is valid, whether or not the buffer can
+ * be accessed now.  So memory that comes back to where it was needs no new
+ * table.
  *
  * Locks:
  *
  *  - Tables are made and changed under the buffer's dma_resv.
- *  - They are looked up in under RCU, and freed after a grace period.
- *  - A table is rewritten in place, when the memory has moved and the number of
- *    extents is the same, or replaced, only while its user tells nobody of it.
- *    Those who were told before may still be looking: table->seq tells them.
- *    They do not wait for the writer, who can sleep, but give up.
+ *  - They are looked up under RCU, and freed after a grace period.
+ *  - If the memory has moved and the number of extents is the same, a table is
+ *    rewritten in place.  That is allowed only while KVM does not hand the
+ *    table to new readers.  Earlier readers may still be using it; table->seq
+ *    tells them that it changes.  They give up instead of waiting for the
+ *    writer, because the writer can sleep.
  *
  * Invariants:
  *
- *  - The extents of a table that is valid cover the slice in order and without
- *    gaps, and table->nr never changes.  So a lookup that races with rewriting
- *    reads nonsense, but nothing outside the table.
- *  - A table that could not be rewritten to the end is not valid, and is not
- *    used before it has been.
+ *  - The extents of a valid table cover the slice in order and without gaps.
+ *    table->nr never changes, so a lookup that races with rewriting may read
+ *    inconsistent extents, but does not read outside the table.
+ *  - A table whose rewriting failed is not valid, and is not used before a
+ *    later rewriting succeeds.
  */
 
 #include <linux/bsearch.h>
@@ -50,7 +51,7 @@
 #include <linux/seqlock.h>
 #include <linux/slab.h>
 
-/* Whoever imports with this type has to be able to look up in a table. */
+/* An importer of this type has to look up pages in a table. */
 const struct dma_buf_mapping_type kvm_dmabuf_type = {
 	.name = "kvm",
 	.extents = true,
@@ -239,15 +240,15 @@ EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_can_map, "kvm");
  * @gfp: how to allocate a table, if that is needed
  * @table: the table of this slice, or NULL when there is none yet; updated
  *
- * A table that is true already is left as it is, in a time that does not depend
- * on its size, and nothing can fail.  Else it is rewritten in place, if that is
- * possible without allocating, or replaced.
+ * A table that is valid already is left as it is, in a time that does not depend
+ * on its size, and nothing can fail.  Otherwise it is rewritten in place, if that
+ * is possible without allocating, or replaced.
  *
  * If the buffer is revoked now, *@table becomes the table of where the memory was
  * and, as far as the exporter knows, will be.
  *
- * Context: the caller holds dma_resv, and lets nobody look up in *@table who has
- * not begun to already.
+ * Context: the caller holds dma_resv, and lets no new lookup of *@table begin.
+ * Lookups that began before may still run.
  *
  * Return: 0, or a negative errno:
  *

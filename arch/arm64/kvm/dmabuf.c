@@ -2,10 +2,14 @@
 /*
  * Memslots backed by a dma-buf: stage-2 faults and unmapping on arm64
  *
- * The model and its locks are in virt/kvm/dmabuf.c.  A fault looks its page up
- * once, with mmu_invalidate_seq sampled before, and maps what it found after it
- * has checked that with mmu_lock held.  There is no hva, no VMA and no struct page
- * to look at: level, permissions and memory type are what the exporter said.
+ * Model: virt/kvm/dmabuf.c describes the model of these memslots.  There is no
+ * hva, no VMA and no struct page to look at.  The exporter of the dma-buf says
+ * where the memory is, whether it may be written, and which memory type it
+ * has.  Level and permissions of a stage-2 entry follow from that.
+ *
+ * Locks: a fault samples mmu_invalidate_seq, looks its page up once without a
+ * lock, takes mmu_lock, and maps the page only if mmu_invalidate_seq has not
+ * changed.  A revocation changes it.
  */
 
 #include <linux/kvm_host.h>

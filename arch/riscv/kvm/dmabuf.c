@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults on memslots backed by a dma-buf, see virt/kvm/dmabuf.c for these.
+ * Faults on memslots backed by a dma-buf: G-stage of riscv
  *
- * The exporter says where the memory is and how it is to be mapped, there is
- * no hva. A fault looks that up without a lock, and puts a leaf into the
- * G-stage with mmu_lock held, unless mmu_invalidate_seq moved on in between:
- * a revocation did, and the guest tries again.
+ * Model: virt/kvm/dmabuf.c describes the model of these memslots. There is no
+ * hva. The exporter says where the memory is and how it is to be mapped.
  *
- * - Leaves are as large as the buffer and the slot permit, of any level that
- *   the G-stage has.
- * - Memory that is not cacheable is mapped as IO (PBMT 2). Never as NC, even if
- *   the exporter allows write-combining: a guest without Svpbmt could not turn
- *   that into IO for registers in the same BAR. Cacheable memory has the type
- *   that the platform gave it (PBMT 0). Without Svpbmt that is so for all.
- * - Memory that is not cacheable is not executable.
- * - Memory that was revoked is for the VMM to deal with (KVM_EXIT_MEMORY_FAULT).
- *   A fault must not make the vCPU retry: the memory may be gone for good.
- *   Emulation is the way out of nothing but a store to memory that cannot be
- *   written, and of what KVM_MEM_REVOKED_MMIO says.
+ * Locks: a fault samples mmu_invalidate_seq, looks its page up without a lock,
+ * and puts a leaf into the G-stage with mmu_lock held. If mmu_invalidate_seq
+ * has changed in between, for instance by a revocation, nothing is mapped, and
+ * the guest repeats the access.
+ *
+ * Invariants:
+ *
+ *  - Leaves are as large as the buffer and the slot permit, of any level that
+ *    the G-stage has.
+ *  - Memory that is not cacheable is mapped as IO (PBMT 2). It is never mapped
+ *    as NC, even if the exporter allows write-combining: a guest without Svpbmt
+ *    could not turn NC into IO for registers in the same BAR. Cacheable memory
+ *    has the type that the platform gave it (PBMT 0). Without Svpbmt in the
+ *    host, all memory has that type.
+ *  - Memory that is not cacheable is not executable.
+ *  - An access to revoked memory exits to the VMM (KVM_EXIT_MEMORY_FAULT). A
+ *    fault must not make the vCPU retry, as the memory may be gone for good.
+ *    KVM emulates an access only if it is a store to memory that cannot be
+ *    written, or if the memory is revoked and the slot has
+ *    KVM_MEM_REVOKED_MMIO.
  */
 
 #include <linux/align.h>

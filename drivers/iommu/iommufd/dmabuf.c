@@ -2,22 +2,25 @@
 /*
  * dma-bufs in an IOAS: device memory that its exporter can take back
  *
- * Model: an iopt_pages of a dma-buf is an attachment to the buffer, the offset
- * at which the pages begin in it, what may be done to it, and whether it is
- * live. There are no PFNs and no physical addresses, neither kept nor read back
- * from a domain, except for a device without an IOMMU, whose user has to know
- * them: dma_buf_map_attachment_iommu() asks the exporter and fills the domain. So
- * pinned_pfns, access_itree, domains_itree and storage_domain of
- * these pages and their areas stay empty, and there is no in-kernel access.
+ * Model: an iopt_pages of a dma-buf has an attachment to the buffer, the offset
+ * in the buffer at which the pages begin, what may be done to it, and whether
+ * it is live. It keeps no PFNs and no physical addresses:
+ * dma_buf_map_attachment_iommu() asks the exporter and fills the domain. So
+ * pinned_pfns, access_itree, domains_itree and storage_domain of these pages
+ * and their areas stay empty, and there is no in-kernel access. Addresses are
+ * read back from a domain in one case only: for a device without an IOMMU,
+ * whose user has to know them.
  *
- * Live is what the exporter said last: its revocation empties every domain, its
- * restoration fills them again if IOMMU_IOAS_MAP_RESTORE was asked for. Without
- * it a revocation is for ever. An area that is not live keeps its IOVA and its
- * place in every domain, it is only not mapped.
+ * Whether the pages are live is what the exporter said last. A revocation
+ * empties every domain. A restore fills the domains again if the mapping was
+ * made with IOMMU_IOAS_MAP_RESTORE; without it a revocation is for ever. An
+ * area that is not live keeps its IOVA and its place in every domain, and
+ * nothing is mapped there.
  *
- * Memory that is private to a confidential guest is not for devices, and what
- * can be restored is not live while any part of it is. It becomes private, and
- * shared again, by being revoked and restored.
+ * Memory that is private to a confidential guest is not mapped for devices.
+ * Pages that can be restored are not live while any part that is to be mapped
+ * is private. The exporter revokes and restores memory when it makes it private
+ * or shared.
  *
  * Locks, in this order:
  *
@@ -26,20 +29,20 @@
  *	dma_resv of the buffer		exporter's state
  *	iopt_pages::mutex		live, tracks, charged items
  *
- * Filling a domain needs dma_resv, and waits for it interruptibly: the exporter
- * may be busy with its device. Emptying one cannot fail and must not wait for
- * the exporter, so it takes the mutex only. The exporter's callbacks have
- * dma_resv and take the mutex: the tracks tell them every domain, so that they
- * need none of the outer locks. Whoever finds live pages under the mutex can
- * rely on them until the mutex is released, because a revocation gets no
- * further without it.
+ * Filling a domain needs dma_resv, and waits for it interruptibly, because the
+ * exporter may be busy with its device. Emptying a domain cannot fail and must
+ * not wait for the exporter, so it takes the mutex only. The exporter's
+ * callbacks are called with dma_resv held and take the mutex. They find every
+ * domain by the tracks, so they need none of the outer locks. A revocation
+ * cannot proceed without the mutex. So pages that are live under the mutex stay
+ * live until the mutex is released.
  *
  * Invariants, whenever the mutex is free:
  *
- *  - live: each iopt_track is mapped as a whole; otherwise none is, in part or
- *    in whole, and nothing of it is left in an IOTLB;
- *  - the items of all areas, of each at least one, are what the attachment is
- *    charged. The items of an area are those of its tracks.
+ *  - If the pages are live, each iopt_track is mapped as a whole. Otherwise
+ *    nothing of any track is mapped, and nothing of it is left in an IOTLB.
+ *  - The attachment is charged the sum of the items of all areas. An area has
+ *    the items of its tracks, and at least one.
  */
 #include <linux/dma-buf.h>
 #include <linux/dma-buf-mapping.h>
@@ -60,8 +63,8 @@ static bool iopt_domain_is_noiommu(struct iommu_domain *domain)
 }
 
 /*
- * Waits for the exporter, who can be busy with its device. Whoever gets an error
- * undoes what was done so far, so that the system call can be restarted.
+ * Waits for the exporter, which can be busy with its device. A caller that gets an
+ * error undoes what was done so far, so that the system call can be restarted.
  */
 static int iopt_dmabuf_lock_resv(struct dma_buf *dmabuf)
 {
@@ -207,10 +210,12 @@ static int iopt_dmabuf_fill_track(struct iopt_track *track,
 	rc = iopt_dmabuf_map(track, pages, GFP_KERNEL_ACCOUNT);
 	/*
 	 * The hardware was faster: the memory is not accessible any more, and
-	 * the revocation of it is on its way. Don't wait for that.
+	 * the revocation of it is on its way. Don't wait for that. Or a part is
+	 * private, which is seen only when it is to be mapped.
 	 */
-	if (rc == -EAGAIN) {
+	if (rc == -EAGAIN || (rc == -EACCES && pages->dmabuf.restore)) {
 		iopt_revocable_revoke(&pages->dmabuf.rev);
+		pages->dmabuf.attach->mapped = false;
 		return 0;
 	}
 	return rc;
@@ -410,9 +415,9 @@ void iopt_dmabuf_unfill_domains(struct iopt_area *area,
  * iopt_dmabuf_domain() - One of the domains that an area is in
  * @area: The area to act on
  *
- * For IOMMU_IOAS_NOIOMMU_GET_PA, the only one who reads addresses back, from the
- * page table of a device that has no IOMMU. The caller has the mutex of the
- * area's pages, and checked that they are live.
+ * For IOMMU_IOAS_NOIOMMU_GET_PA, the only ioctl that reads addresses back, from the
+ * page table of a device that has no IOMMU. The caller holds the mutex of the
+ * area's pages, and has checked that they are live.
  *
  * Return: a domain, or NULL if there is none.
  */
@@ -466,7 +471,13 @@ static int iopt_dmabuf_map_all(struct iopt_pages *pages)
 
 	iopt_dmabuf_assert_locked(pages);
 
-	rc = iopt_dmabuf_check(pages, true);
+	/*
+	 * Is it back, and is it shared? One page tells, and mapping does the
+	 * rest. Looking at all of the slice would not be bounded: a mapping
+	 * without a domain is charged one item, however many parts it has.
+	 */
+	rc = dma_buf_iommu_check(pages->dmabuf.attach, pages->dmabuf.start,
+				 PAGE_SIZE, IOMMU_READ, true);
 	if (rc)
 		return rc;
 
@@ -492,9 +503,9 @@ err_unmap:
 }
 
 /*
- * The memory is back: put it into every domain it was in and into those that
- * came since, or into none of them. The caller can be anybody, so the memory
- * for page tables is charged to who made the mapping.
+ * The memory is back: map it into every domain in which it was and into those that
+ * were added since, or into none of them. Any task can be the caller, so the memory
+ * for page tables is charged to the process that made the mapping.
  */
 static int iopt_dmabuf_restored(struct dma_buf_attachment *attach)
 {
@@ -515,8 +526,10 @@ static int iopt_dmabuf_restored(struct dma_buf_attachment *attach)
 	if (!rc)
 		pages->dmabuf.rev.live = true;
 	/* Back, but private. Nothing failed, and it comes back once more */
-	if (rc == -EACCES)
+	if (rc == -EACCES) {
+		attach->mapped = false;
 		rc = 0;
+	}
 	return rc;
 }
 
@@ -538,7 +551,7 @@ static const struct dma_buf_attach_ops iopt_dmabuf_restorable_ops = {
 	.mappings_restored = iopt_dmabuf_restored,
 };
 
-/* Not revocable: who asked for a restore must not silently go without */
+/* Not revocable: a user that asked for a restore must not silently go without */
 static const struct dma_buf_match iopt_dmabuf_restorable_matches[] = {
 	{ .type = &dma_buf_type_iommu, .model = DMA_BUF_MODEL_RESTORABLE,
 	  .private = true },

@@ -3,31 +3,35 @@
  * guest_memfds in an IOAS: the memory of a guest, by file and offset
  *
  * Model: an iopt_pages of a guest_memfd imports a range of the file, see
- * virt/lib/guest_memfd.c. It holds a reference to the file and no page. Nothing
- * is pinned, nothing is charged to locked_vm; the pages belong to the guest and
- * are charged to whose memory cgroup allocated them, as they always are.
+ * virt/lib/guest_memfd.c. It holds a reference to the file and to no page.
+ * Nothing is pinned and nothing is charged to locked_vm. The pages belong to
+ * the guest, and each is charged to the memory cgroup of the task that
+ * allocated it, as for any guest_memfd.
  *
- * The owner takes pages back by punching a hole into the file, and when private
- * memory stops being private. Then the whole of the iopt_pages is revoked, in
- * all areas and domains, and that is for ever: which of the pages are good is
- * not known here, and who maps again knows. The areas keep their IOVAs until
- * they are unmapped, and all of them reads as dirty: what devices wrote to the
- * rest of the file since dirty bits were read last is not known any more.
+ * The owner takes pages back when it punches a hole into the file, and when
+ * private memory stops being private. Then the whole iopt_pages is revoked, in
+ * all areas and domains, for ever. iommufd does not know which of the pages are
+ * still valid; the user who maps again does. The areas keep their IOVAs until
+ * they are unmapped. All of a revoked area reads as dirty, because the dirty
+ * bits that nobody has read yet are lost, while most of the memory may still be
+ * in the file.
  *
  * State and tracks are those of revocable.c. Guests are large, and their memory
- * comes in single pages, so mapping, unmapping and reading dirty bits go step by
- * step, see IOPT_GMEM_STEP. Between the steps of a mapping the mutex is free, for
- * a revocation not to wait until all of it is there. What is mapped of a track is
- * in iopt_track::mapped.
+ * comes in single pages. So mapping, unmapping and reading dirty bits go step
+ * by step, see IOPT_GMEM_STEP. Between the steps of a mapping the mutex is
+ * free, so that a revocation need not wait until all of the range is mapped.
+ * iopt_track::mapped says how much of a track is mapped.
  *
- * There is no bound on what is mapped, as there is for dma-bufs. Page tables and
- * tracks are charged to whose process maps. A revocation allocates nothing and
- * fills nothing. It takes as long as unmapping the mappings that it meets, all of
- * each of them and in all their domains, which for a small hole in large mappings
- * is much more than the hole takes. For so long wait who takes memory out of this
- * file, who attaches to it or faults pages of it in, and, when attributes of gfns
- * change, who waits for slots_lock of that VM. All of them share the guest: who has
- * the file to map it could as well punch it.
+ * Unlike for dma-bufs, there is no bound on what is mapped. Page tables and
+ * tracks are charged to the process that maps. A revocation allocates nothing
+ * and fills nothing. It takes as long as unmapping all mappings that it meets,
+ * each of them as a whole and in all domains. For a small hole in large
+ * mappings that is much longer than punching the hole. The following tasks wait
+ * for that long: a task that takes memory out of this file, a task that
+ * attaches to the file or faults its pages in, and, when attributes of gfns
+ * change, a task that waits for slots_lock of that VM. All of these tasks share
+ * the guest: a task that has the file in order to map it could punch a hole as
+ * well.
  *
  * Locks, in this order:
  *
@@ -36,11 +40,14 @@
  *	guest_memfd_importers::lock	attach, detach, revoke callback
  *	iopt_pages::mutex		live, tracks
  *
- * The owner has locks of its own outside of guest_memfd_importers::lock. So
- * under the mutex nothing waits for the owner, and nothing takes a folio lock of
- * a guest_memfd: no page is allocated there, and none of the user's memory is
- * faulted in. Filling a domain needs the mutex only, as the pages are all there
- * while they are live.
+ * The owner takes locks of its own outside of guest_memfd_importers::lock. So
+ * code that holds the mutex must not wait for the owner, and must not take a
+ * folio lock of a guest_memfd: it allocates no page of the file and faults in
+ * none of the user's memory. Filling a domain needs the mutex only, as all
+ * pages are there while they are live.
+ *
+ * Invariant: see revocable.c. A track whose mapping is still under way is
+ * mapped up to iopt_track::mapped.
  */
 #include <linux/guest_memfd.h>
 #include <linux/iommu.h>

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory of others in an IOAS, who can take it back at any time
+ * Memory in an IOAS that its owner can take back at any time
  *
- * Two kinds of areas have such memory: dma-bufs, see dmabuf.c, and guest_memfds,
- * see guest_memfd.c. They have one state and one way to know where the memory is
- * mapped. That is &struct iopt_revocable, of an iopt_pages, and its tracks: one
- * for each area in each domain, copies and domains that come late included.
+ * Model: two kinds of areas have such memory: dma-bufs, see dmabuf.c, and
+ * guest_memfds, see guest_memfd.c. Both use the same state, &struct
+ * iopt_revocable of an iopt_pages. It says whether the memory is live, and has
+ * a list of tracks that tell where the memory is mapped: one track for each
+ * area in each domain, including copies and domains that come late.
  *
- * What is common is that there are no PFNs to keep and to unpin, so pinned_pfns,
- * access_itree, domains_itree and storage_domain stay empty; no in-kernel
- * access; and no splitting. What differs is where the memory comes from, and
- * what has to be locked for that.
+ * Both kinds keep no PFNs that have to be unpinned, so pinned_pfns,
+ * access_itree, domains_itree and storage_domain stay empty. Both have no
+ * in-kernel access and cannot be split. They differ in where the memory comes
+ * from, and in what has to be locked to get it.
  *
- * All of it is protected by iopt_pages::mutex. Whoever takes the memory back
- * gets no further without it, so who finds the pages live under the mutex can
- * rely on them until it is released.
+ * Locks: iopt_pages::mutex protects all of it. A revocation cannot proceed
+ * without the mutex. So pages that are live under the mutex stay live until the
+ * mutex is released.
  *
- * Invariant, whenever the mutex is free: if live, each track is mapped as a
- * whole, except that one of a guest_memfd can still be on its way there; otherwise
- * none is, in part or in whole, and nothing of it is left in an IOTLB.
+ * Invariant, whenever the mutex is free: if the pages are live, each track is
+ * mapped as a whole, except for a track of a guest_memfd whose mapping is still
+ * under way. Otherwise nothing of any track is mapped, and nothing of it is
+ * left in an IOTLB.
  */
 #include <linux/slab.h>
 

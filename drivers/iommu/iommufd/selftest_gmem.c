@@ -2,15 +2,19 @@
 /*
  * A provider of guest_memfds without guests, for iommufd's selftest
  *
- * It does what KVM does, as far as importers can tell: an importer is listed and
- * then its pages are allocated, chunk by chunk. They stay, and are freed by
- * punching a hole, before which the importers are told. Locks are as in KVM:
+ * Model: importers cannot tell this provider from KVM. An attach lists the
+ * importer, and then allocates its pages chunk by chunk. The pages stay in the
+ * file until a hole is punched, and importers are told before that.
+ *
+ * Locks, in this order, as in KVM:
  *
  *	mock_gmem::invalidate_lock	pages leave the file
  *	guest_memfd_importers::lock
  *	mock_gmem::alloc_lock		as KVM's folio locks, pages enter the file
  *
- * except that alloc_lock is not taken under the second.
+ * alloc_lock is not taken under guest_memfd_importers::lock.
+ *
+ * Invariants: see virt/lib/guest_memfd.c.
  */
 #include <linux/anon_inodes.h>
 #include <linux/file.h>

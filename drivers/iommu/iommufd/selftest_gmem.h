@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The mock provider of guest_memfds, as seen by iommufd's selftest. See
+ * selftest_gmem.c.
+ */
 #ifndef __IOMMUFD_SELFTEST_GMEM_H
 #define __IOMMUFD_SELFTEST_GMEM_H
 

@@ -2,27 +2,33 @@
 /*
  * Device memory that is private to a confidential guest
  *
- * The user says of a dma-buf whether its memory is private or shared
- * (priv->private).  Importers are told by an attribute of its extents: KVM maps
- * private memory as such or not at all, nobody else maps it.  A change goes
+ * Model: the user says for each dma-buf whether its memory is private or shared
+ * (priv->private).  An attribute of the extents tells importers.  KVM maps
+ * private memory only for private gfns, and nobody else maps it.  A change
+ * goes through these steps:
  *
- *	checks, cause CONVERT, importers out, priv->private changed, CONVERT over
+ *	checks
+ *	cause CONVERT set, importers revoked and waited for
+ *	priv->private changed
+ *	cause CONVERT cleared, importers restored
  *
- * and after the checks nothing can fail but the wait for scatterlist importers,
- * which a fatal signal ends: the buffer stays as it was.  What the hardware has to
- * do for a device's memory to be a guest's is not done here.
+ * After the checks only the wait for scatterlist importers can fail, if a fatal
+ * signal ends it; the buffer then stays as it was.  This file does not tell
+ * the hardware that a device's memory belongs to a guest.
  *
- * Locks: priv->private is written under dmabufs_lock and dma_resv, either is
- * enough to read it.  dmabufs_lock is dropped while importers are waited for, and
- * CONVERT in priv->own_causes keeps the memory for who has set it: others get
- * -EBUSY, for this buffer and for what overlaps with it.
+ * Locks: priv->private is written under both dmabufs_lock and dma_resv, and can
+ * be read under either.  dmabufs_lock is dropped while importers are waited
+ * for.  Meanwhile CONVERT in priv->own_causes reserves the memory for the task
+ * that has set it: all others get -EBUSY, for this buffer and for buffers that
+ * overlap with it.
  *
- * Invariants, under dmabufs_lock, of dma-bufs that have a file:
- *  - of two that overlap both are private, or none is;
- *  - memory of one that is private, or is becoming so, has no mapping of the host:
- *    priv->no_cpu, and neither the MSI-X table nor the pending bits are in its
- *    pages.  That lasts as long as the buffer;
- *  - nothing but priv->private changes with it: a reset leaves it alone.
+ * Invariants, under dmabufs_lock, for dma-bufs that have a file:
+ *
+ *  - If two of them overlap, both are private, or none is.
+ *  - The host has no mapping of memory that is private or is becoming private:
+ *    priv->no_cpu is set, and neither the MSI-X table nor the pending bits are
+ *    in its pages.  This lasts as long as the buffer.
+ *  - Only the user's request changes priv->private.  A reset does not.
  */
 #include <linux/cleanup.h>
 #include <linux/dma-resv.h>
@@ -34,7 +40,7 @@
 
 #include "vfio_pci_priv.h"
 
-/* Who has many ranges waits, but not long for each buffer that there is. */
+/* With many ranges a user waits, but not long for each of the other buffers. */
 static bool vfio_pci_dma_bufs_overlap(struct vfio_pci_dma_buf *a,
 				      struct vfio_pci_dma_buf *b)
 {
@@ -166,7 +172,7 @@ static int vfio_pci_private_set(struct vfio_pci_core_device *vdev,
 {
 	int ret;
 
-	/* Who sets priv->no_cpu has it until no mapping of the host is left. */
+	/* A task that sets priv->no_cpu holds it until the host has no mapping. */
 	ret = down_read_killable(&vdev->memory_lock);
 	if (ret)
 		return ret;
@@ -226,8 +232,8 @@ static void vfio_pci_private_reach(struct vfio_pci_private_range *ranges, u32 nr
 }
 
 /*
- * Is each range of @priv inside of one of another buffer that is private?  The
- * ranges of the others are walked once, whoever may have that many.
+ * Is each range of @priv inside of a range of another buffer that is private?  The
+ * ranges of the other buffers are walked once only, as there may be many.
  */
 static int vfio_pci_private_inside(struct vfio_pci_core_device *vdev,
 				   struct vfio_pci_dma_buf *priv)

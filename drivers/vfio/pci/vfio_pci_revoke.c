@@ -2,67 +2,83 @@
 /*
  * When the dma-bufs of a device can be accessed
  *
- * A device keeps the right to take the memory of its dma-bufs away.  It does so
- * for causes, &enum vfio_pci_cause.  Those of the device, revocation.causes, are
- * the same for all of its dma-bufs; a dma-buf has some of its own.  A dma-buf is
- * accessible while it has none:
+ * Model: a device keeps the right to take the memory of its dma-bufs away.  It
+ * does so for causes, &enum vfio_pci_cause.  The causes of the device,
+ * revocation.causes, apply to all of its dma-bufs.  A dma-buf has some causes
+ * of its own.  A dma-buf is accessible while it has no cause:
  *
- *	PCI_COMMAND_MEMORY cleared, or lost  -> DECODE, LOST   <- set, and decoded
- *	D1 to D3, LOW_POWER_ENTRY            -> D3, PM_ENTRY   <- D0, exit, wakeup
- *	reset begins                         -> RESET          <- reset ends
- *	reset ends, driver wants time        -> NOT_READY      <- driver is ready
- *	error, link cut off                  -> ERROR, LOST    <- resume, or failure
- *	DMA_BUF_STATE, revoked               -> USER           <- DMA_BUF_STATE, ok
- *	DMA_BUF_PRIVATE begins               -> CONVERT        <- memory has changed
- *	device closed                        -> CLOSED
+ *	begins with				cause		ends with
+ *	PCI_COMMAND_MEMORY cleared, or lost	DECODE, LOST	set, and decoded
+ *	D1 to D3, LOW_POWER_ENTRY		D3, PM_ENTRY	D0, exit, wakeup
+ *	reset begins				RESET		reset ends
+ *	reset ends, driver needs time		NOT_READY	driver is ready
+ *	error, link cut off			ERROR, LOST	resume, or failure
+ *	DMA_BUF_STATE, revoked			USER		DMA_BUF_STATE, ok
+ *	DMA_BUF_PRIVATE begins			CONVERT		memory has changed
+ *	device closed				CLOSED		never
  *
- * Causes are levels, not counts: vfio_pci_causes() tells which of the device's
- * hold now.  What is about to change the device does
+ * Causes are levels, not counts.  vfio_pci_causes() returns the causes of the
+ * device that hold now.  A path that is about to change the device does this:
  *
- *	memory_lock for write, vfio_pci_revoke_begin(cause), change,
- *	vfio_pci_revoke_end(), memory_lock dropped
+ *	take memory_lock for write
+ *	vfio_pci_revoke_begin(cause)
+ *	change the device
+ *	vfio_pci_revoke_end()
+ *	drop memory_lock
  *
- * begin() sets the cause and returns when nobody reaches the memory any more,
- * end() looks which causes hold.  In between the path counts as busy, and nobody
- * else looks: what it says at its end is right for all.  Resets by the PCI core
- * cannot wait for memory_lock, whose owner may be waiting for them (config space
- * is blocked during a reset).  They take dmabufs_lock only, and look at the end
- * unless somebody is busy.
+ * vfio_pci_revoke_begin() sets the cause and returns when no importer reaches
+ * the memory any more.  vfio_pci_revoke_end() looks which causes hold.  In
+ * between the path counts as busy, and no other path looks at the causes: the
+ * busy path does so at its end, for all of them.
  *
- * Errors come with pci_bus_sem held, so error_detected takes a leaf spinlock,
- * marks the device as cut off and queues work.  Nobody makes new mappings from
- * then on, as the exporter's callbacks look at the mark; those that were made go
- * by the work, which also tells the user.  error_detected waits for it, bounded and
- * with no more than the caller's locks, since AER resets the link next.  With DPC
- * the link is down by then: hardware changed first.
+ * Resets by the PCI core cannot wait for memory_lock, because config space is
+ * blocked during a reset, and the holder of memory_lock may wait for config
+ * space.  They take dmabufs_lock only, and look at the causes at their end
+ * unless a path is busy.
  *
- * The mark is ended by resume or by a permanent failure.  Where the end is not
- * reported (CONFIG_VFIO_PCI_DMABUF_RECOVERY is off) nothing is marked, and the user
- * brings the memory back by setting the device up.
+ * Errors are reported with pci_bus_sem held.  So error_detected takes a leaf
+ * spinlock, marks the device as cut off, and queues work.  The exporter's
+ * callbacks look at the mark, so nothing new is mapped from then on.  The work
+ * revokes what is mapped and tells the user.  error_detected waits for the
+ * work, for a bounded time and with no locks but the caller's, because AER
+ * resets the link next.  With DPC the link is down before error_detected is
+ * called, so there the hardware changes first.
  *
- * VFs lose their memory with their PF.  If that is VFIO's, too, its resets are
- * theirs, by vfio_pci_in_reset().  vfs_lock of the PF > dmabufs_lock of a VF.
+ * The mark ends with resume or with a permanent failure.  Where the end of an
+ * error is not reported (CONFIG_VFIO_PCI_DMABUF_RECOVERY is off), no device is
+ * marked, and the user ends the revocation by setting the device up.
  *
- * Locks: memory_lock > dmabufs_lock > dma_resv, revocation.error_lock innermost.
- * Nobody waits for memory_lock, for config space or for importers' devices under
- * dmabufs_lock: while a reset by the PCI core is to begin, somebody who holds it
- * may read registers.  vconfig, the power state and pm_runtime_engaged change
- * under memory_lock by paths that are busy, so that they are stable under either
- * memory_lock or, if nobody is busy, dmabufs_lock.
+ * VFs lose their memory when their PF is reset.  If VFIO drives the PF,
+ * vfio_pci_in_reset() is true for its VFs as well.
  *
- * Scatterlist importers do DMA after they were told, for a bounded time.  Who
- * changes the hardware waits for that ("drains") with dmabufs_lock and dma_resv
- * dropped.  A dma-buf can be restored while it is undrained; nothing is to be
- * waited for then.
+ * Locks:
+ *
+ *	memory_lock > dmabufs_lock > dma_resv > revocation.error_lock
+ *	vfs_lock of a PF > dmabufs_lock of a VF
+ *
+ * Code that holds dmabufs_lock must not wait for memory_lock, for config space
+ * or for importers' devices.  A holder may read registers, because a reset by
+ * the PCI core takes dmabufs_lock before it begins.  vconfig, the power state
+ * and pm_runtime_engaged are changed under memory_lock by busy paths only.  So
+ * they are stable under memory_lock and, if no path is busy, also under
+ * dmabufs_lock.
+ *
+ * Scatterlist importers can go on with DMA for a bounded time after they were
+ * told.  A path that changes the hardware waits for that ("drains") with
+ * dmabufs_lock and dma_resv dropped.  If a dma-buf is restored before it is
+ * drained, there is nothing left to wait for.
  *
  * Invariants:
- *  - priv->causes is revocation.causes | priv->own_causes, under dmabufs_lock;
- *  - while priv->causes is not 0, importers that are no device hold no mapping,
- *    but for those of vfio_pci_dma_buf_wait_ready(): whoever has dmabufs_lock then
- *    is about to make it 0;
- *  - revocation.causes is vfio_pci_causes(), with NOT_READY, if nobody is busy,
- *    error_work is not queued, and there are dma-bufs.
+ *
+ *  - Under dmabufs_lock, priv->causes is revocation.causes | priv->own_causes.
+ *  - While priv->causes is not 0, importers that are no device hold no
+ *    mapping.  There is one exception: vfio_pci_dma_buf_wait_ready() lets an
+ *    importer map when the last cause has ended in revocation.causes, shortly
+ *    before the holder of dmabufs_lock sets priv->causes to 0.
+ *  - If no path is busy, error_work is not queued, and there are dma-bufs, then
+ *    revocation.causes is what vfio_pci_causes() returns, with NOT_READY.
  */
+#include <kunit/visibility.h>
 #include <linux/bitfield.h>
 #include <linux/dma-resv.h>
 #include <linux/eventfd.h>
@@ -203,7 +219,10 @@ static void vfio_pci_dma_buf_apply(struct vfio_pci_dma_buf *priv)
 		vfio_pci_dma_buf_notify(priv);
 }
 
-/* From now on the device has these causes.  Who waits for it to be ready sees it. */
+/*
+ * From now on the device has these causes.  vfio_pci_dma_buf_wait_ready() sees them
+ * at once.
+ */
 static void vfio_pci_revoke_apply(struct vfio_pci_core_device *vdev, u32 causes)
 {
 	struct vfio_pci_dma_buf *priv;
@@ -246,7 +265,7 @@ static bool vfio_pci_vf_decoded(struct pci_dev *vf)
  * A reset of the link makes resizable BARs small again.  A BAR that is smaller
  * than what the host has assigned decodes a part only.
  */
-static bool vfio_pci_rebar_intact(struct pci_dev *pdev)
+VISIBLE_IF_KUNIT bool vfio_pci_rebar_intact(struct pci_dev *pdev)
 {
 	unsigned int pos, nbars, i;
 	u32 ctrl;
@@ -271,6 +290,7 @@ static bool vfio_pci_rebar_intact(struct pci_dev *pdev)
 
 	return true;
 }
+EXPORT_SYMBOL_IF_KUNIT(vfio_pci_rebar_intact);
 
 /*
  * Ask the hardware whether it decodes the memory, after something that vconfig
@@ -345,9 +365,10 @@ static void vfio_pci_ready_work(struct work_struct *work)
  * vfio_pci_dma_buf_wait_ready - wait for a driver after a reset
  * @priv: a dma-buf that is revoked for %VFIO_PCI_CAUSE_NOT_READY and nothing else
  *
- * For importers that would take a revoked dma-buf for gone, when all that it takes
- * is a moment.  Who has a new cause, or the end of this one, to tell importers of
- * waits for dma_resv, and does not have to for long: both are seen here before.
+ * For importers that would take a revoked dma-buf for one that is gone, although it
+ * will be back in a moment.  A task that tells importers of a new cause, or of the
+ * end of this one, waits for dma_resv.  It does not wait for long, because the change
+ * of the causes ends the wait here.
  *
  * Context: process context, dma_resv held
  *
@@ -679,10 +700,11 @@ static void vfio_pci_error_apply(struct vfio_pci_core_device *vdev, u8 events)
 	guard(mutex)(&vdev->dmabufs_lock);
 
 	/*
-	 * Even if it is over: importers that were turned away meanwhile are told
-	 * by the end of a revocation that they can map again.  The memory may be
-	 * read as ones now, what importers' devices do to it ends nowhere; nobody
-	 * waits for them here, but who changes the device next does.
+	 * Revoke even if the error is over: importers whose map was refused
+	 * meanwhile are told by the end of a revocation that they can map again.
+	 * The memory may read as ones now, and DMA of importers' devices to it
+	 * ends nowhere.  Do not wait for them here; the next path that changes
+	 * the device does.
 	 */
 	if (events & VFIO_PCI_ERROR_LOST) {
 		WRITE_ONCE(rev->lost, true);
@@ -738,19 +760,19 @@ static void vfio_pci_error_event(struct vfio_pci_core_device *vdev, u8 events,
  * @vdev: the device, opened or not
  * @state: of the channel
  *
- * For &pci_error_handlers.error_detected.  The link is about to be reset if it is
- * frozen: whatever the user does until recovery ends, the memory stays away.  The
- * reset comes when all drivers have returned from here.  What importers have
- * mapped is to be gone by then, so this waits for the work that revokes; not for
- * ever, as somebody who holds dma_resv may wait for a device that is frozen, too.
+ * For &pci_error_handlers.error_detected.  If the channel is frozen the link is about
+ * to be reset: whatever the user does until recovery ends, the dma-bufs stay revoked.
+ * The reset comes when all drivers have returned from here.  Importers' mappings have
+ * to be gone by then, so this waits for the work that revokes.  The wait is bounded,
+ * because a holder of dma_resv may wait for a device that is frozen, too.
  *
- * A failure for good ends that as well: a reset, or opening the device, and setting
- * it up may help.  If the error was not fatal and recovery failed for the sake of
- * another device, nothing has happened to this one.
+ * A permanent failure ends the recovery as well: a reset, or opening the device, and
+ * setting it up may help.  If the error was not fatal and the recovery failed because
+ * of another device, nothing has happened to this one.
  *
- * Not all who report an error recover from it: without an end to it, or if the
- * channel is not what the state says (CXL), the device is not cut off, but lost
- * until it is set up again.
+ * Not every reported error is followed by a recovery.  If the end of the recovery is
+ * not reported, or if the channel is not frozen although the state says so (CXL), the
+ * device is not marked as cut off.  It is marked as lost until it is set up again.
  *
  * Context: process context, device lock held; takes a leaf spinlock.
  *
@@ -776,7 +798,7 @@ bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 
 	vfio_pci_error_event(vdev, VFIO_PCI_ERROR_SIGNAL | VFIO_PCI_ERROR_LOST,
 			     offline && pdev->driver->err_handler->resume);
-	/* Whoever adds the first dma-buf sees the mark. */
+	/* A task that adds the first dma-buf sees the mark. */
 	if (!list_empty(&vdev->dmabufs) &&
 	    !wait_event_timeout(rev->error_wait, !READ_ONCE(rev->error_pending),
 				msecs_to_jiffies(VFIO_PCI_ERROR_WAIT_MS)))
@@ -801,15 +823,14 @@ void vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev)
  * vfio_pci_core_aer_slot_reset - the link was reset
  * @pdev: a device bound to a VFIO driver, opened or not
  *
- * For &pci_error_handlers.slot_reset.  If the error was not fatal it is the driver
- * of another device behind the same bridge that wanted this.  Nobody said so
- * before, so all there is to do is to take the memory back, as the device lost its
- * setup.
+ * For &pci_error_handlers.slot_reset.  If the error was not fatal, the driver of
+ * another device behind the same bridge asked for the reset.  This driver was not
+ * told before.  All it can do now is to revoke, as the device lost its setup.
  *
  * Context: device lock held.
  *
- * Return: %PCI_ERS_RESULT_NONE, leaving it to those who asked for the reset
- * whether it was of use
+ * Return: %PCI_ERS_RESULT_NONE: only drivers that asked for the reset vote on its
+ * result
  */
 pci_ers_result_t vfio_pci_core_aer_slot_reset(struct pci_dev *pdev)
 {
@@ -960,8 +981,10 @@ vfio_pci_dma_buf_do_state(struct vfio_pci_core_device *vdev, bool set,
 	else
 		vfio_pci_dma_buf_get_state(vdev, priv, state);
 	mutex_unlock(&vdev->dmabufs_lock);
+	/* Who holds it may wait for the device. */
+	if (!set && !ret)
+		ret = dma_resv_lock_interruptible(priv->dmabuf->resv, NULL);
 	if (!set && !ret) {
-		dma_resv_lock(priv->dmabuf->resv, NULL);
 		state->nr_not_restored = dma_buf_restore_errors(priv->dmabuf);
 		dma_resv_unlock(priv->dmabuf->resv);
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Causes for which the memory of a device cannot be accessed, what a dma-buf is
- * to those who revoke it, and the hooks by which the rest of vfio-pci-core does.
- * The model and its rules are described in vfio_pci_revoke.c.
+ * The causes for which the memory of a device cannot be accessed, the part of a
+ * dma-buf that revocation needs, and the functions by which the rest of
+ * vfio-pci-core revokes and restores.  The model, the locks and the invariants
+ * are in vfio_pci_revoke.c.
  */
 #ifndef VFIO_PCI_REVOKE_H
 #define VFIO_PCI_REVOKE_H
@@ -69,7 +70,7 @@ u32 vfio_pci_causes(struct vfio_pci_core_device *vdev);
  *	vfio_pci_dma_buf_owner_lock, either is enough to read it
  * @dmabufs_elm: in the owner's list, under dmabufs_lock
  * @size: of all ranges, in bytes
- * @phys_vec: the ranges, in the order of the buffer
+ * @phys_vec: the ranges, in the order of the buffer; neighbours that adjoin are one
  * @starts: offset in the buffer of each range
  * @by_addr: the same memory sorted by address, what overlaps or adjoins merged
  * @provider: of P2PDMA
@@ -163,6 +164,10 @@ bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 			   pci_channel_state_t state);
 void vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev);
 void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev);
+
+#if IS_ENABLED(CONFIG_KUNIT)
+bool vfio_pci_rebar_intact(struct pci_dev *pdev);
+#endif
 #else
 static inline bool vfio_pci_driver_can_revoke(struct vfio_pci_core_device *vdev)
 {

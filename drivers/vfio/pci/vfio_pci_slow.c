@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A VFIO driver for any PCI device, whose memory takes its time after a reset
+ * A VFIO driver for any PCI device, whose memory is not ready for a while after
+ * a reset
  *
- * For tests, of vfio_pci_device_ops.dmabufs_ready: the devices that need it are
- * rare.  It is vfio-pci, but for a device that says it is not ready until ready_ms
- * after the last reset, that of being opened included.  To be bound by
- * driver_override.
+ * Model: this driver is for tests of vfio_pci_device_ops.dmabufs_ready, because
+ * devices that need this operation are rare.  It is vfio-pci, except that the
+ * device says that it is not ready until ready_ms after the last reset.
+ * Opening the device counts as a reset.  Bind it with driver_override.
  *
- * Locks: what the device remembers is written by reset_done, of which the PCI core
- * has one at a time, and with dmabufs_lock held by who asks.  A reset that comes
- * while somebody asks may be taken for seen, which reset_done makes up for by
- * looking again.
+ * Locks: reset_done writes what the device remembers; the PCI core calls it
+ * once at a time.  dmabufs_ready writes it as well, with dmabufs_lock held.
+ * It may miss a reset that ends while it runs.  That does no harm, because
+ * reset_done makes VFIO ask once more.
  */
 #include <linux/iommufd.h>
 #include <linux/jiffies.h>

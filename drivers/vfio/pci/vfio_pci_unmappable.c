@@ -2,17 +2,25 @@
 /*
  * Device memory that the host has no mapping of
  *
- * The user gives up his own access, and the kernel's, to all memory BARs of a
- * device when he binds it (vfio_device.host_unmappable, constant while it is
- * open), or to the memory of one dma-buf (priv->host_unmappable).  What is claimed
- * is that VFIO, sysfs, procfs and /dev/mem give no CPU mapping; that takes a kernel
- * that keeps user space off claimed resources.
+ * Model: the user gives up CPU access to memory of a device, for the user and
+ * for the kernel.  This is either all memory BARs of a device, when the user
+ * binds it (vfio_device.host_unmappable, constant while the device is open), or
+ * the memory of one dma-buf (priv->host_unmappable).  The promise is that
+ * VFIO, sysfs, procfs and /dev/mem give no CPU mapping of this memory.  It
+ * takes a kernel that keeps user space away from claimed resources.
  *
- * Locks: priv->host_unmappable is protected by dmabufs_lock, and set with all of
- * ioeventfds_lock > host_access_lock > memory_lock, the latter two for write: who
- * found under any of these that memory may be mapped, read or written is done
- * with it by then.  It is cleared without them.  vdev->dmabufs_unmappable counts
- * the buffers.
+ * Locks:
+ *
+ *	ioeventfds_lock > host_access_lock > memory_lock > dmabufs_lock
+ *
+ * priv->host_unmappable is protected by dmabufs_lock.  It is set with the
+ * three outer locks held as well, host_access_lock and memory_lock for write.
+ * So a path that found under one of these locks that memory may be mapped, read
+ * or written has finished its access when the flag is set.  The flag is
+ * cleared without the three outer locks.
+ *
+ * Invariant: vdev->dmabufs_unmappable is the number of buffers with
+ * priv->host_unmappable.
  */
 #include <linux/dma-resv.h>
 #include <linux/io.h>
@@ -336,7 +344,7 @@ static int vfio_pci_dma_buf_set_unmappable(struct vfio_pci_core_device *vdev,
 	return 0;
 }
 
-/* Those who use the memory are the user's to wait for. */
+/* The user waits here for tasks that are using the memory; the wait is killable. */
 static int vfio_pci_dma_buf_lock_unmappable(struct vfio_pci_core_device *vdev,
 					    struct vfio_pci_dma_buf *priv)
 {

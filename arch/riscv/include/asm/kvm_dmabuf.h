@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Faults on memslots backed by a dma-buf, see arch/riscv/kvm/dmabuf.c.
+ * Memslots backed by a dma-buf, as seen by the rest of riscv's KVM. Model,
+ * locks and rules are in arch/riscv/kvm/dmabuf.c.
  */
 
 #ifndef __RISCV_KVM_DMABUF_H_

@@ -2,16 +2,19 @@
 /*
  * Memslots backed by a dma-buf: what x86's MMU does with them
  *
- * The model and its locks are in virt/kvm/dmabuf.c.  Here is how a page fault on
- * such a slot is resolved, how large a leaf it may be, and what the memory's type
- * is; how its rmaps are found when the memory is taken back; and how leaves that
- * nobody has asked for yet are mapped along with one that somebody has.
+ * Model: virt/kvm/dmabuf.c describes the model of these memslots.  This file
+ * has what is specific to x86:
  *
- * What kvm_dmabuf_get_pfn() says is put into the fault.  It is true once the
- * fault was found not to be stale with mmu_lock held.  Nothing of it is looked up
- * again for the SPTEs of the fault, see struct kvm_pfn_memtype.
+ *  - how a page fault on such a slot is resolved, how large the leaf may be,
+ *    and which memory type it gets;
+ *  - how the rmaps of the slot are found when the memory is taken back;
+ *  - how leaves next to the one that faulted are mapped ahead.
  *
- * slot->arch.rmap_used is written with mmu_lock held for write.
+ * Locks: a page fault puts what kvm_dmabuf_get_pfn() returns into the fault.
+ * That is valid once the fault was found not to be stale, with mmu_lock held.
+ * It is not looked up again for the SPTEs of the fault, see struct
+ * kvm_pfn_memtype.  slot->arch.rmap_used is written with mmu_lock held for
+ * write.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -380,11 +383,11 @@ void __kvm_mmu_dmabuf_fault_ahead(struct kvm_vcpu *vcpu,
 }
 
 /*
- * Revoking a dma-buf happens behind the back of whoever waits for the device,
- * and a BAR can be hundreds of GiB of which little is mapped.  Walking the rmap
- * of each of its pages would take much longer than zapping.  So for a dma-buf
- * slot bitmaps tell for each 2 MiB whether there can be a 4 KiB rmap in it, and
- * whether there can be its 2 MiB rmap.
+ * A dma-buf is revoked while some task waits for the device, and a BAR can be
+ * hundreds of GiB of which little is mapped.  Walking the rmap of each of its
+ * pages would take much longer than zapping.  So a dma-buf slot has bitmaps that
+ * tell for each 2 MiB whether it can have 4 KiB rmaps, and whether it can have a
+ * 2 MiB rmap.
  *
  * Bits are set and cleared with mmu_lock held for write.  A clear bit says that
  * there is none, a set bit says nothing.  The bitmaps exist if and only if the
@@ -461,8 +464,9 @@ static bool kvm_rmap_zap_dmabuf_2m(struct kvm *kvm, struct kvm_gfn_range *range,
 				   range->may_block, flush);
 
 	/*
-	 * Not before: mmu_lock may have been dropped, and whoever had it then
-	 * must not take rmaps that were still to be zapped for none.
+	 * Clear the bit only now: mmu_lock may have been dropped, and a task
+	 * that took it meanwhile must not find the bit clear while there are
+	 * rmaps to be zapped.
 	 */
 	if (start == max(first, slot->base_gfn) &&
 	    end == min(first + nr_pages, slot->base_gfn + slot->npages) &&

@@ -2,8 +2,9 @@
 /*
  * Memslots backed by a dma-buf, as seen by the rest of x86's MMU
  *
- * See dmabuf.c.  Without CONFIG_KVM_DMABUF there are none, kvm_slot_is_dmabuf()
- * is constant false, and what stands in for the functions is never reached.
+ * Model and locks are in dmabuf.c.  Without CONFIG_KVM_DMABUF there are no
+ * such slots: kvm_slot_is_dmabuf() is constant false, and the stubs below are
+ * never reached.
  */
 #ifndef __KVM_X86_MMU_DMABUF_H
 #define __KVM_X86_MMU_DMABUF_H

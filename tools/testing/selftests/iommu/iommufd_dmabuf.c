@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * dma-bufs in an IOAS, where they meet what else an IOAS can do
+ * dma-bufs in an IOAS, in combination with the other features of an IOAS
  *
- * The mock exporter of drivers/iommu/iommufd/selftest.c makes the buffers, of
- * any number of ranges, and the mock domain tells page by page what it maps,
- * and what may be left in its IOTLB. Races with the exporter are in
+ * The mock exporter of drivers/iommu/iommufd/selftest.c makes buffers of any
+ * number of ranges. The mock domain tells page by page what it maps, and what
+ * may be left in its IOTLB. Races with the exporter are in
  * iommufd_dmabuf_race.c, failures of allocations in iommufd_fail_nth.c.
  */
 #include <pthread.h>
@@ -193,6 +193,7 @@ TEST_F(iommufd_dmabuf, slices)
 
 TEST_F(iommufd_dmabuf, errors)
 {
+	const unsigned int fixed = MAP_RW_RESTORE | IOMMU_IOAS_MAP_FIXED_IOVA;
 	size_t buf_size = PAGE_SIZE * 4;
 	__u64 copy_iova;
 	__u64 iova;
@@ -222,6 +223,23 @@ TEST_F(iommufd_dmabuf, errors)
 	test_ioctl_ioas_map_file(dfd, 0, buf_size, &iova);
 	test_err_copy(EINVAL, self->ioas_id, &copy_iova, iova, buf_size,
 		      MAP_RW_RESTORE);
+	test_ioctl_ioas_unmap(iova, buf_size);
+	close(dfd);
+
+	/* Where the IOMMU cannot translate, and where something is mapped */
+	test_cmd_get_dmabuf_ranges(buf_size, PAGE_SIZE, 0, &dfd);
+	if (variant->mock_domains) {
+		iova = MOCK_APERTURE_LAST + 1 - PAGE_SIZE;
+		test_err_ioctl_ioas_map_file_flags(EINVAL, dfd, 0, buf_size,
+						   &iova, fixed);
+		iova = MOCK_APERTURE_START - PAGE_SIZE;
+		test_err_ioctl_ioas_map_file_flags(EINVAL, dfd, 0, buf_size,
+						   &iova, fixed);
+	}
+	iova = MOCK_APERTURE_START;
+	test_ioctl_ioas_map_file_flags(dfd, 0, buf_size, &iova, fixed);
+	test_err_ioctl_ioas_map_file_flags(EEXIST, dfd, 0, buf_size, &iova,
+					   fixed);
 	test_ioctl_ioas_unmap(iova, buf_size);
 	close(dfd);
 
@@ -942,6 +960,15 @@ TEST_F(iommufd_dmabuf, revoked_refuses)
 		test_err_ioctl_ioas_map_file_flags(EDQUOT, dfd, 0, size, &bad,
 						   flags);
 	test_ioctl_ioas_map_file_flags(dfd, 0, size, &good, flags);
+
+	/* It counts as mapped for who wants small pages from now on */
+	if (variant->mock_domains) {
+		EXPECT_ERRNO(EINVAL, set_huge_pages(self->fd, self->ioas_id,
+						    false));
+	} else {
+		EXPECT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
+		EXPECT_EQ(0, set_huge_pages(self->fd, self->ioas_id, true));
+	}
 
 	test_ioctl_ioas_alloc(&ioas_id);
 	test_copy(ioas_id, &bad, good, size, copy_flags);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Races between the exporter of a dma-buf, who revokes and restores it, and
- * what userspace does with its mappings.
+ * Races between the exporter of a dma-buf, which revokes and restores it, and
+ * userspace, which makes and removes mappings of it.
  *
- * Nothing is left to luck. One side is held by the mock exporter or the mock
- * domain at a point at which it holds locks or is half done, then the other
- * side is started and must either finish or be waiting in the kernel, whichever
- * the locking rules of iopt_pages_dmabuf say. After that the first is let go,
- * both have to finish, and what every domain maps is compared page by page
- * with what it should. Each operation is put against each point that it, or
- * the exporter, can be held at.
+ * Nothing is left to chance. The mock exporter or the mock domain holds one
+ * side at a point at which it has locks or is half done. Then the other side is
+ * started, and must either finish or wait in the kernel; the locking rules of
+ * dmabuf.c say which. After that the first side is released, both have to
+ * finish, and the mappings of every domain are compared page by page with the
+ * expected ones. Each operation is put against each point at which it, or the
+ * exporter, can be held.
  *
- * There is one table of operations and one of points below. What is not in
- * there is not possible, an operation that does not get to a point where the
- * table says that it does is a failure.
+ * There is one table of operations and one of points below. A combination that
+ * is not in the tables is not possible. If an operation does not get to a point
+ * although the table says that it does, the test fails.
  */
 #include <pthread.h>
 #include <sched.h>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * guest_memfds in an IOAS, where they meet what else an IOAS can do
+ * guest_memfds in an IOAS, in combination with the other features of an IOAS
  *
- * The mock provider of drivers/iommu/iommufd/selftest_gmem.c makes the files,
- * and the mock domain tells page by page what it maps, and what may be left in
- * its IOTLB. What only KVM and a device can show is in
+ * The mock provider of drivers/iommu/iommufd/selftest_gmem.c makes the files.
+ * The mock domain tells page by page what it maps, and what may be left in its
+ * IOTLB. Tests that need KVM and a device are in
  * tools/testing/selftests/kvm/guest_memfd_dma_test.c.
  */
 #include <fcntl.h>

@@ -2,41 +2,44 @@
 /*
  * What device memory costs by dma-buf, and what it costs by VMA.
  *
- * In one run, on one kernel and one device, each operation is measured on both
+ * In one run, on one kernel and one device, each operation is measured for both
  * ways to give a BAR to a guest: a memslot of a dma-buf (KVM_MEM_DMABUF) and a
  * mapping of the dma-buf in an IOAS, or a memslot over a VMA of the BAR and a
  * type1 mapping of that VMA.
  *
- * A VMA is "cold" if the host has touched nothing of it but through the guest,
- * and "warm" if the host has touched all of it, so that its page tables are
- * complete.  Nobody touches memory that is not to be touched by the host, so
- * cold is the state to compare with.
+ * A VMA is "cold" if the host has not accessed it except through the guest.
+ * It is "warm" if the host has accessed all of it, so that its page tables are
+ * complete.  A VMM that passes a device through does not access the memory
+ * itself, so cold is the state to compare with.
  *
  * Figures are nanoseconds, the smallest of a few runs, and mean little on a
  * busy machine.  Run it where the clock counts instructions: under emulation
- * with one nanosecond per instruction (QEMU's -icount) they are reproducible.
+ * with one nanosecond per instruction (QEMU's -icount) the figures are
+ * reproducible.
  *
  * Each figure is one line of its own, fields separated by tabs:
  *
  *	BENCH <operation> <parameters> <path> <value> <unit>
  *
- * The path is dmabuf, vma-cold, vma-warm, or a name for what the figure is to
- * be seen in relation to: "common" is what an operation costs that has nothing
- * to do, and is in the figures of both ways.
+ * The path is dmabuf, vma-cold, vma-warm, or the name of a figure to compare
+ * with.  The path "common" is the cost of an operation that has nothing to do;
+ * it is contained in the figures of both ways.
  *
- * Each figure comes from a VM of its own, which did the same on both ways.  What
- * is measured is between two markers, nops that a plugin of the emulator can
- * look for, to tell what was executed between them.
+ * Each figure comes from a VM of its own, which did the same for both ways.
+ * The measured code is between two markers, nops that a plugin of the emulator
+ * can look for, to record what was executed between them.
  *
- * Ordinary memory is measured as well, for what it has in common with both.  On a
- * kernel without memslots of dma-bufs, ordinary memory and VMAs is all there is.
+ * Ordinary memory is measured as well, because it shares code with both ways.
+ * On a kernel without memslots of dma-bufs, only ordinary memory and VMAs are
+ * measured.
  *
  * Guest physical addresses that are not congruent to the BAR's make leaves
- * smaller; that way 2 MiB and 4 KiB leaves are had on both paths from a BAR
- * that allows 1 GiB.  The VMA stays aligned, as VMMs do it.
+ * smaller.  This gives leaves of 2 MiB and 4 KiB for both ways from a BAR that
+ * allows 1 GiB.  The VMA stays aligned, as VMMs align it.
  */
 #include <fcntl.h>
 #include <getopt.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -44,6 +47,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <linux/iommufd.h>
 #include <linux/sizes.h>
@@ -1002,6 +1006,195 @@ static void bench_memory(u64 size, const struct leaf *leaf)
 	}
 }
 
+/*
+ * Many VMs that have a buffer, each a slot of it with one leaf mapped or, where
+ * there are no vCPUs that could map something, none.
+ */
+static void bench_vms(u32 nr, bool vcpus)
+{
+	struct kvm_vm **vms = calloc(nr, sizeof(*vms));
+	struct kvm_vcpu **of = calloc(nr, sizeof(*of));
+	u64 off = 0, on = 0;
+	char params[64];
+	u32 i, j;
+
+	path_prepare(&big, DMABUF, 0);
+	for (j = 0; j < nr; j++) {
+		if (vcpus)
+			vms[j] = __vm_create_with_one_vcpu(&of[j], 0, guest_command_loop);
+		else
+			vms[j] = vm_create_barebones();
+		vm_set_dmabuf_region(vms[j], FIRST_SLOT, 0, GPA_BASE, SZ_1G, big.fd, 0);
+	}
+
+	for (i = 0; i < RUNS; i++) {
+		for (j = 0; vcpus && j < nr; j++)
+			vcpu_pre_fault(of[j], GPA_BASE, SZ_1G);
+		least(&off, decode_time(&big, false));
+		least(&on, decode_time(&big, true));
+	}
+
+	for (j = 0; j < nr; j++)
+		kvm_vm_free(vms[j]);
+	free(vms);
+	free(of);
+
+	snprintf(params, sizeof(params), "%u VM%s, %s each", nr, nr == 1 ? "" : "s",
+		 vcpus ? "a leaf" : "no leaf");
+	report("revoke, many VMs", params, path_names[DMABUF], off, "ns");
+	report("revoke, many VMs, restore", params, path_names[DMABUF], on, "ns");
+}
+
+/* One VM with as many slots of a buffer as it can have any use for. */
+#define MANY_SLOTS	4096
+
+static void bench_many_slots(u64 size)
+{
+	char params[64];
+	enum path path;
+	int i;
+
+	snprintf(params, sizeof(params), "%u slots of %lu MiB", MANY_SLOTS,
+		 size / MANY_SLOTS / MIB(1));
+	for (path = first_path; path <= min_t(enum path, last_path, VMA_COLD); path++) {
+		struct memory before, after;
+		u64 off = 0, on = 0;
+
+		vm_new(false);
+		path_prepare(&big, path, 0);
+		before = memory_now();
+		slots_set(&big, path, GPA_BASE, size, MANY_SLOTS);
+		after = memory_now();
+		for (i = 0; i < RUNS; i++) {
+			least(&off, decode_time(&big, false));
+			least(&on, decode_time(&big, true));
+		}
+		vm_free();
+
+		report_kib("memory, slots", params, path, before.other, after.other);
+		report("revoke, many slots", params, path_names[path], off, "ns");
+		report("revoke, many slots, restore", params, path_names[path], on, "ns");
+	}
+}
+
+/*
+ * What VMs that have another device notice of a reset: 64 of them write to its BAR
+ * all the time.  A page fault, a flush of TLBs, or that they wait for something,
+ * which is a context switch that they ask for, would be theirs.
+ */
+struct other {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	pthread_t thread;
+	u64 waits;
+};
+
+#define NR_OTHERS	64
+#define OTHERS_TURNS	16
+#define OTHERS_WORDS	65536
+
+static struct other others[NR_OTHERS];
+
+static void *other_run(void *arg)
+{
+	struct rusage before, after;
+	struct other *other = arg;
+	int i;
+
+	getrusage(RUSAGE_THREAD, &before);
+	for (i = 0; i < OTHERS_TURNS; i++)
+		guest_cmd(other->vcpu, GUEST_FILL, GPA_BASE, 0, OTHERS_WORDS);
+	getrusage(RUSAGE_THREAD, &after);
+	other->waits = after.ru_nvcsw - before.ru_nvcsw;
+	return NULL;
+}
+
+struct noticed {
+	u64 faults;
+	u64 flushes;
+	u64 waits;
+};
+
+static struct noticed others_sum(void)
+{
+	struct noticed sum = {};
+	int i;
+
+	for (i = 0; i < NR_OTHERS; i++) {
+		sum.faults += vcpu_get_stat(others[i].vcpu, pf_taken);
+		sum.flushes += vm_get_stat(others[i].vm, remote_tlb_flush);
+		sum.waits += others[i].waits;
+	}
+	return sum;
+}
+
+static void others_round(struct device *dev, const char *params)
+{
+	struct noticed before = others_sum(), after;
+	int i;
+
+	for (i = 0; i < NR_OTHERS; i++)
+		pthread_create(&others[i].thread, NULL, other_run, &others[i]);
+	if (dev)
+		vfio_pci_device_reset(dev->vfio);
+	for (i = 0; i < NR_OTHERS; i++)
+		pthread_join(others[i].thread, NULL);
+
+	after = others_sum();
+	report("64 other VMs, page faults", params, "noticed",
+	       after.faults - before.faults, "faults");
+	report("64 other VMs, flushes of TLBs", params, "noticed",
+	       after.flushes - before.flushes, "flushes");
+	report("64 other VMs, waits", params, "noticed", after.waits, "waits");
+}
+
+static void bench_others(void)
+{
+	int fds[MAX_SLOTS], i;
+	struct device dev;
+
+	device_open(&dev, reset_bdf);
+	vm_new(false);
+	reset_slots_set(&dev, DMABUF, dev.size / MAX_SLOTS, fds);
+	for (i = 0; i < MAX_SLOTS; i++)
+		vcpu_pre_fault(vcpu, GPA_BASE + GIB(i), dev.size / MAX_SLOTS);
+
+	path_prepare(&big, DMABUF, 0);
+	for (i = 0; i < NR_OTHERS; i++) {
+		struct other *other = &others[i];
+
+		other->vm = __vm_create_with_one_vcpu(&other->vcpu, 0, guest_command_loop);
+		vm_set_dmabuf_region(other->vm, FIRST_SLOT, 0, GPA_BASE, SZ_1G, big.fd, 0);
+		__virt_pg_map(other->vm, &other->vm->mmu, GPA_BASE, GPA_BASE, PG_LEVEL_1G);
+		guest_cmd(other->vcpu, GUEST_FILL, GPA_BASE, 0, OTHERS_WORDS);
+	}
+
+	others_round(NULL, "nothing happens");
+	others_round(&dev, "a device is reset");
+
+	for (i = 0; i < NR_OTHERS; i++)
+		kvm_vm_free(others[i].vm);
+	vm_free();
+	for (i = 0; i < MAX_SLOTS; i++)
+		close(fds[i]);
+	device_close(&dev);
+}
+
+static void bench_many(void)
+{
+	struct rlimit files = { 65536, 65536 };
+
+	TEST_ASSERT(!setrlimit(RLIMIT_NOFILE, &files), "setrlimit()");
+	bench_many_slots(GIB(64));
+	if (first_path != DMABUF)
+		return;
+	bench_vms(1, true);
+	bench_vms(64, true);
+	bench_vms(1024, false);
+	if (strcmp(reset_bdf, "none"))
+		bench_others();
+}
+
 /* The groups of figures, for -c. */
 static bool wanted(const char *group)
 {
@@ -1119,7 +1312,7 @@ static void help(const char *name)
 	       " -b: a device with a BAR of 64 GiB or more (default %s)\n"
 	       " -r: one that can be reset (default %s), \"none\": leave it out\n"
 	       " -c: measure only common, fault, revoke, back, revoke-iommu, steady,\n"
-	       "     prefault, slot, memory, ordinary, iommu, nested, reset or type1\n"
+	       "     prefault, slot, memory, ordinary, iommu, nested, reset, many or type1\n"
 	       " -d: dma-bufs only\n",
 	       name, big_bdf, reset_bdf);
 	exit(KSFT_SKIP);
@@ -1169,6 +1362,8 @@ int main(int argc, char *argv[])
 		bench_iommu();
 	if (wanted("reset") && strcmp(reset_bdf, "none"))
 		bench_reset();
+	if (wanted("many"))
+		bench_many();
 	device_close(&big);
 	iommu_cleanup(iommu);
 

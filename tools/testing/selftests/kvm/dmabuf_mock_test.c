@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <linux/iommufd.h>
 #include <linux/sizes.h>
 
 #include "kvm_test_harness.h"
@@ -491,7 +492,7 @@ MOCK_TEST(restore_slots)
 
 /*
  * Slots of one buffer, made in any order, right behind each other or not, with one of
- * another buffer between them.  Not all of a slot is mapped.  What the revocation
+ * another buffer between them.  All or not all of a slot is mapped.  What the revocation
  * zaps is what is mapped of this buffer, and the other one's is not touched.
  */
 MOCK_TEST(revoke_slots)
@@ -510,10 +511,13 @@ MOCK_TEST(revoke_slots)
 
 	for (i = 0; i < 4; i++) {
 		/* The other one's last, so that this one's are not one run of faults. */
-		for (j = 0; j < nr; j++)
+		for (j = 0; j < nr; j++) {
 			if (j != other && j != i)
 				guest_write(self->vcpu, GPA_A + j * size + 8, PATTERN + j);
-		guest_write(self->vcpu, GPA_A + 7 * size + last + 8, PATTERN);
+			/* Every other time, so that slots are mapped to where the next one is. */
+			if (j != other && (j == 7 || i % 2))
+				guest_write(self->vcpu, GPA_A + j * size + last + 8, PATTERN);
+		}
 		guest_write(self->vcpu, GPA_A + other * size + last + 8, page);
 		guest_write(self->vcpu, GPA_A + other * size + 8, page);
 		mock_revoke(self->dev, fd);
@@ -813,6 +817,55 @@ MOCK_TEST(most_extents)
 	TEST_ASSERT(mock_lookups(self->dev, fd) <= lookups + 1,
 		    "%lu lookups for memory that is where it was",
 		    mock_lookups(self->dev, fd) - lookups);
+}
+
+/*
+ * A restore holds locks of the exporter, for which others wait. Mappings without
+ * a domain have nothing to restore, so it looks at each of them once, whatever
+ * their slices consist of.
+ */
+MOCK_TEST(iommufd_restore)
+{
+	const u32 nr = 4096, nr_mappings = 16;
+	const struct dma_buf_mock_offer iommu = { DMA_BUF_MOCK_IOMMU,
+						  DMA_BUF_MOCK_RESTORABLE };
+	struct dma_buf_mock_extent *extents = calloc(nr, sizeof(*extents));
+	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
+	struct iommu_ioas_map_file map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE |
+			 IOMMU_IOAS_MAP_RESTORE,
+		.length = nr * PAGE_SIZE,
+	};
+	int iommufd = open("/dev/iommu", O_RDWR);
+	u64 lookups;
+	u32 i;
+
+	if (iommufd < 0)
+		SKIP(return, "no /dev/iommu: %s", strerror(errno));
+
+	mock_blocks(extents, nr, 0, MOCK_RW);
+	for (i = 1; i < nr; i++)
+		extents[i].flags = DMA_BUF_MOCK_SAME_BLOCK;
+	map.fd = __mock_create(self->dev, extents, nr, &iommu, 1);
+	TEST_ASSERT(map.fd >= 0, "DMA_BUF_MOCK_CREATE: %s", strerror(-map.fd));
+	free(extents);
+
+	TEST_ASSERT(!ioctl(iommufd, IOMMU_IOAS_ALLOC, &alloc),
+		    "IOMMU_IOAS_ALLOC: %s", strerror(errno));
+	map.ioas_id = alloc.out_ioas_id;
+	for (i = 0; i < nr_mappings; i++)
+		TEST_ASSERT(!ioctl(iommufd, IOMMU_IOAS_MAP_FILE, &map),
+			    "IOMMU_IOAS_MAP_FILE: %s", strerror(errno));
+
+	mock_revoke(self->dev, map.fd);
+	lookups = mock_lookups(self->dev, map.fd);
+	mock_restore(self->dev, map.fd);
+	lookups = mock_lookups(self->dev, map.fd) - lookups;
+	TEST_ASSERT(lookups <= 2 * nr_mappings, "%lu lookups for %u mappings",
+		    lookups, nr_mappings);
+
+	kvm_close(iommufd);
 }
 
 static void *revoke_thread(void *arg)

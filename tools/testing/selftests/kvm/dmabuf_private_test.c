@@ -2,15 +2,15 @@
 /*
  * Test of memslots of dma-bufs whose memory is private to a confidential guest.
  *
- * A gfn is mapped only while its attribute, private or shared, is what the memory
- * is.  The matrix is all that there is of {gfn} x {memory} x {live or revoked} x
- * {kind of slot}, a test for each cell, and in each of them every way to get there.
- * What else can go wrong is below it: pages of all sizes, two slots, two VMs,
- * devices, and conversions while vCPUs run.
+ * A gfn is mapped only while its attribute, private or shared, equals that of
+ * the memory.  The matrix is {gfn} x {memory} x {live or revoked} x {kind of
+ * slot}. There is a test for each cell, which gets there in every possible
+ * way.  More tests are below the matrix: pages of all sizes, two slots, two
+ * VMs, devices, and conversions while vCPUs run.
  *
- * VMs that are protected by software have private gfns and can be had anywhere on
- * x86; the default VM has the column of shared gfns, on all architectures.  The
- * exporter is dma-buf-mock, there is no device.
+ * VMs that are protected by software have private gfns and exist on every x86
+ * host.  The default VM has only the cells of shared gfns, on all
+ * architectures.  The exporter is dma-buf-mock, there is no device.
  */
 #include <fcntl.h>
 #include <pthread.h>

@@ -399,27 +399,206 @@ TEST_F(gmem_dma, punch_under_load)
 }
 
 #ifdef MADV_HWPOISON
+static void ignore_sigbus(int sig)
+{
+}
+
+/*
+ * False if there is no such thing as an error of memory. The owner does not let
+ * the page go, which is EBUSY here, and SIGBUS for who has written to the page.
+ */
+static bool poison(u64 *mem)
+{
+	struct sigaction old, new = { .sa_handler = ignore_sigbus };
+	int ret;
+
+	sigaction(SIGBUS, &new, &old);
+	ret = madvise(mem, PAGE_SIZE, MADV_HWPOISON) ? errno : 0;
+	sigaction(SIGBUS, &old, NULL);
+	errno = ret;
+	return !ret || ret == EBUSY;
+}
+
+/* An access that ends with the error, however often it is tried */
+static void guest_read_poisoned(struct kvm_vcpu *vcpu, u64 gpa)
+{
+	struct kvm_run *run = vcpu->run;
+	int i, ret;
+
+	*guest_cmd_hva(vcpu->vm) = (struct guest_cmd) {
+		.op = GUEST_READ,
+		.gpa = gpa,
+	};
+	for (i = 0; i < 3; i++) {
+		do {
+			ret = __vcpu_run(vcpu);
+		} while (ret && errno == EINTR);
+		TEST_ASSERT(ret && errno == EHWPOISON,
+			    "read of poison: KVM_RUN is %d, errno %d", ret, errno);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+		TEST_ASSERT_EQ(run->memory_fault.flags, 0);
+		TEST_ASSERT_EQ(run->memory_fault.gpa, gpa);
+		TEST_ASSERT_EQ(run->memory_fault.size, PAGE_SIZE);
+	}
+}
+
 /* An error in memory takes the page, not the mapping, and not the machine */
 TEST_F(gmem_dma, poison)
+{
+	u64 *mem;
+
+	setup_mmapable(self);
+	map_gmem(self, 0, NR_PAGES);
+	ASSERT_EQ(0, dma_write(self, 1, 0x11));
+	guest_write(self->vcpu, gpa(3), 0x33);
+	WRITE_ONCE(*mem_page(self, 4), 0x44);
+	if (!poison(mem_page(self, 3))) {
+		unmap_gmem(self, NR_PAGES);
+		SKIP(return, "memory errors cannot be injected, errno %d", errno);
+	}
+
+	/* CPUs do not get to it, by this mapping, a new one, or the guest's */
+	TEST_EXPECT_SIGBUS((void)READ_ONCE(*mem_page(self, 3)));
+	mem = kvm_mmap(GMEM_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       self->gmem);
+	TEST_EXPECT_SIGBUS((void)READ_ONCE(mem[3 * PAGE_SIZE / sizeof(*mem)]));
+	kvm_munmap(mem, GMEM_SIZE);
+	guest_read_poisoned(self->vcpu, gpa(3));
+
+	/* Devices do, as nothing was taken from them: the error is injected */
+	ASSERT_EQ(0x33, dma_read(self, 3));
+	ASSERT_EQ(0x11, dma_read(self, 1));
+	ASSERT_EQ(0x44, dma_read(self, 4));
+	ASSERT_EQ(0, dma_write(self, 2, 0x22));
+	ASSERT_EQ(0x22, READ_ONCE(*mem_page(self, 2)));
+
+	/* What is mapped anew has no such page in it */
+	unmap_gmem(self, NR_PAGES);
+	ASSERT_EQ(-EHWPOISON, __iommu_map_file(self->iommu, self->gmem, 0,
+					       GMEM_SIZE, self->iova, MAP_RW));
+	ASSERT_EQ(-EHWPOISON, __iommu_map_file(self->iommu, self->gmem,
+					       3 * PAGE_SIZE, PAGE_SIZE,
+					       self->iova, MAP_RW));
+	map_gmem(self, 0, 3);
+	ASSERT_EQ(0x11, dma_read(self, 1));
+	unmap_gmem(self, 3);
+	map_gmem(self, 4, 12);
+	ASSERT_EQ(0x44, dma_read(self, 0));
+
+	/* The hole ends it. The guest is still at its read */
+	punch(self, 3, 1);
+	ASSERT_EQ(0, guest_resume(self->vcpu));
+	ASSERT_EQ(0x44, dma_read(self, 0));
+	unmap_gmem(self, 12);
+	map_gmem(self, 0, NR_PAGES);
+	ASSERT_EQ(0, dma_read(self, 3));
+	ASSERT_EQ(0, dma_write(self, 3, 0x34));
+	ASSERT_EQ(0x34, guest_read(self->vcpu, gpa(3)));
+	ASSERT_EQ(0x44, guest_read(self->vcpu, gpa(4)));
+
+	/* Except where the page was mapped, until that is done anew */
+	TEST_EXPECT_SIGBUS((void)READ_ONCE(*mem_page(self, 3)));
+	ASSERT_EQ(0, madvise(mem_page(self, 3), PAGE_SIZE, MADV_DONTNEED));
+	ASSERT_EQ(0x34, READ_ONCE(*mem_page(self, 3)));
+	unmap_gmem(self, NR_PAGES);
+}
+
+/* A hole takes a page with an error from devices as it does any other */
+TEST_F(gmem_dma, poison_punched)
 {
 	setup_mmapable(self);
 	map_gmem(self, 0, NR_PAGES);
 	ASSERT_EQ(0, dma_write(self, 1, 0x11));
-	if (madvise(mem_page(self, 3), PAGE_SIZE, MADV_HWPOISON)) {
+	ASSERT_EQ(0, dma_write(self, 3, 0x33));
+	if (!poison(mem_page(self, 3))) {
 		unmap_gmem(self, NR_PAGES);
 		SKIP(return, "memory errors cannot be injected, errno %d", errno);
 	}
-	ASSERT_EQ(0x11, dma_read(self, 1));
-	ASSERT_EQ(0, dma_write(self, 2, 0x22));
-	ASSERT_EQ(0x22, guest_read(self->vcpu, gpa(2)));
+	ASSERT_EQ(0x33, dma_read(self, 3));
+	punch(self, 3, 1);
+	assert_no_dma(self, 3, 0x33);
+	assert_no_dma(self, 1, 0x11);
+	ASSERT_EQ(0, guest_read(self->vcpu, gpa(3)));
+	ASSERT_EQ(0x11, guest_read(self->vcpu, gpa(1)));
 	unmap_gmem(self, NR_PAGES);
-	ASSERT_EQ(-EHWPOISON, __iommu_map_file(self->iommu, self->gmem, 0,
-					       GMEM_SIZE, self->iova, MAP_RW));
-	map_gmem(self, 0, 3);
-	ASSERT_EQ(0x11, dma_read(self, 1));
-	unmap_gmem(self, 3);
 }
 #endif
+
+/*
+ * The address of a page in memory, or 0. Nobody else tells without
+ * CONFIG_PROC_PAGE_MONITOR, so it is asked for what is refused here, as the page
+ * is mapped, and which the kernel's log names the page for.
+ */
+static u64 phys_addr(void *mem)
+{
+	const char *what = "Soft offlining pfn ";
+	char line[1024], *p;
+	u64 pfn = 0;
+	ssize_t len;
+	int fd;
+
+	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	if (fd < 0)
+		return 0;
+	lseek(fd, 0, SEEK_END);
+	madvise(mem, PAGE_SIZE, MADV_SOFT_OFFLINE);
+	while ((len = read(fd, line, sizeof(line) - 1)) > 0) {
+		line[len] = 0;
+		p = strstr(line, what);
+		if (p)
+			pfn = strtoull(p + strlen(what), NULL, 16);
+	}
+	close(fd);
+	return pfn * PAGE_SIZE;
+}
+
+static int write_string(const char *path, const char *s)
+{
+	int fd, ret = 0;
+
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, s, strlen(s)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/*
+ * Memory that begins to fail is given up when its contents can be had elsewhere.
+ * Of memory that no CPU has written to the kernel may think so.
+ */
+TEST_F(gmem_dma, soft_offline)
+{
+	char addr[32];
+	u64 phys;
+	int ret;
+
+	setup_mmapable(self);
+	map_gmem(self, 0, NR_PAGES);
+	ASSERT_EQ(0, dma_write(self, 3, 0x33));
+	ASSERT_EQ(0x33, READ_ONCE(*mem_page(self, 3)));
+	phys = phys_addr(mem_page(self, 3));
+	kvm_munmap(self->mem, GMEM_SIZE);
+	self->mem = NULL;
+
+	/* Batches of pages on their way to somewhere have references */
+	write_string("/proc/sys/vm/drop_caches", "1");
+	snprintf(addr, sizeof(addr), "0x%lx", phys);
+	ret = phys ? write_string("/sys/devices/system/memory/soft_offline_page",
+				  addr) : -EPERM;
+	if (ret == -ENOENT || ret == -EPERM || ret == -EACCES) {
+		unmap_gmem(self, NR_PAGES);
+		SKIP(return, "pages cannot be offlined, errno %d", -ret);
+	}
+
+	ASSERT_EQ(0x33, dma_read(self, 3));
+	ASSERT_EQ(0x33, guest_read(self->vcpu, gpa(3)));
+	ASSERT_EQ(0, dma_write(self, 3, 0x34));
+	ASSERT_EQ(0x34, guest_read(self->vcpu, gpa(3)));
+	unmap_gmem(self, NR_PAGES);
+}
 
 #ifdef __x86_64__
 static bool setup_private(FIXTURE_DATA(gmem_dma) *self, u64 gmem_flags)

@@ -3,26 +3,27 @@
  * A VM whose VMM maps nothing of it.
  *
  * The guest's RAM is a guest_memfd, and the BARs of its devices are dma-bufs.
- * Both are given to KVM and to iommufd by file and offset. While the guest runs
- * there is no mapping of either in the VMM, which its /proc/self/maps shows. The
- * guest drives a real device: it has an igb copy within its RAM, from its RAM
- * into the BAR of another device, and back.
+ * Both are given to KVM and to iommufd by file and offset.  While the guest
+ * runs, the VMM has no mapping of either, which its /proc/self/maps shows.
+ * The guest drives a real device: it has an igb copy within its RAM, from its
+ * RAM into the BAR of another device, and back.
  *
  * Usage: guest_memfd_vmm_test IGB MEMORY - PCI addresses of an 82576, and of a
  * device with a BAR that keeps what is written, as ivshmem has.
  *
- * RAM is filled before: by what the library for tests makes of a guest, copied
- * into a mapping of the guest_memfd, which goes before the guest starts. The VMM
- * could map it again, as a default VM's memory is shared with the host.
+ * RAM is filled before the guest starts: the test library makes the guest, and
+ * the test copies it into a mapping of the guest_memfd and removes the
+ * mapping.  The VMM could map the RAM again, as a default VM's memory is
+ * shared with the host.
  *
- * A software-protected VM of x86 has RAM that is private, and that cannot be mapped
- * at all. It starts in a memslot with an address in userspace, as others do,
- * copies itself into its private RAM, and goes on there. Then the memslot goes:
- * what touches it fails.
+ * A software-protected VM of x86 has private RAM, which cannot be mapped at
+ * all.  It starts in a memslot with an address in userspace, as others do,
+ * copies itself into its private RAM, and goes on there.  Then the VMM deletes
+ * the memslot, and an access to its memory fails.
  *
- * As there is no address of the RAM in userspace, KVM cannot emulate
- * instructions on x86, which it would have to read. The guest makes do with port
- * I/O, and BARs that are mapped.
+ * The RAM has no address in userspace.  So KVM cannot emulate instructions on
+ * x86, because it would have to read them.  The guest uses only port I/O, and
+ * BARs that are mapped.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -63,6 +64,16 @@ enum stage {
 	STAGE_RAM_TO_PEER,
 	STAGE_PEER_TO_RAM,
 	STAGE_DONE,
+};
+
+static const char * const stage_names[] = {
+	"the guest has copied itself into private RAM, where it started is gone",
+	"the guest runs",
+	"its driver has an igb with a link",
+	"the igb copied from RAM to RAM",
+	"the igb copied from RAM to the BAR of the other device",
+	"the igb copied from that BAR to RAM",
+	"the guest has turned the igb off",
 };
 
 #define COPY_SIZE	1024
@@ -394,6 +405,18 @@ static bool maps_have(const char *name)
 	return found;
 }
 
+static int nr_mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	int c, nr = 0;
+
+	TEST_ASSERT(f, "Failed to open /proc/self/maps");
+	while ((c = fgetc(f)) != EOF)
+		nr += c == '\n';
+	fclose(f);
+	return nr;
+}
+
 static void assert_nothing_mapped(const void *ram, size_t ram_size)
 {
 	unsigned char vec;
@@ -511,6 +534,16 @@ static void run_vm(u32 type, bool private)
 	if (!private)
 		ram_fd = move_ram(vm, &ram_size);
 
+	ksft_print_msg("A VM whose VMM, process %d, maps nothing of it\n",
+		       getpid());
+	ksft_print_msg("in KVM and in the IOAS, by file and offset:\n");
+	ksft_print_msg("%lu MiB of %s at 0x%lx, a guest_memfd\n",
+		       ram_size / SZ_1M, private ? "private RAM" : "RAM", ram_gpa);
+	ksft_print_msg("%lu KiB of BAR %d of %s at 0x%lx, a dma-buf\n",
+		       PEER_SIZE / 1024ul, bar, bdfs[1], (u64)PEER_GPA);
+	ksft_print_msg("in KVM: BAR 0 of %s, an igb, at 0x%lx, a dma-buf\n",
+		       bdfs[0], (u64)IGB_GPA);
+
 	/* The device has the guest's addresses */
 	iommu_map_file(iommu, ram_fd, 0, ram_size, ram_gpa);
 	iommu_map_file(iommu, peer_fd, 0, PEER_SIZE, PEER_GPA);
@@ -526,9 +559,10 @@ static void run_vm(u32 type, bool private)
 		if (stage == STAGE_MOVED)
 			drop_boot_ram(vm);
 		assert_nothing_mapped(ram, ram_size);
-		ksft_test_result_pass("%s, stage %u\n",
+		ksft_test_result_pass("%s: %s; %d mappings, none of RAM or a BAR\n",
 				      private ? "private RAM" : "shared RAM",
-				      stage - STAGE_MOVED);
+				      stage_names[stage - STAGE_MOVED],
+				      nr_mappings());
 	}
 
 	if (private) {

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of what takes the memory of all devices behind a bridge away at once:
- * VFIO_DEVICE_PCI_HOT_RESET, and the recovery from an error that AER reports.
+ * Tests of events that take the memory of all devices behind a bridge away at
+ * once: VFIO_DEVICE_PCI_HOT_RESET, and the recovery from an error that AER
+ * reports.
  *
  *	vfio_pci_bus_reset_test [options] DEVICE...
  *
- * DEVICES are two or more that a hot reset of one of them resets, all of them and
- * bound to vfio-pci.  A BAR of each is exported, and mapped into one IOAS to be
- * restored, and by some tests once more not to be: that mapping is gone for good
- * if the dma-buf was revoked at all, however short.
+ * Name two or more DEVICES that a hot reset of one of them resets, all of them
+ * bound to vfio-pci.  A BAR of each is exported, and mapped into one IOAS to
+ * be restored.  Some tests map it once more, not to be restored: that mapping
+ * is gone for good if the dma-buf was revoked at all, however short.
  *
- * nonfatal_error_reset* are for one device alone, next to one whose driver, not a
- * VFIO one, has the link reset after any error: e1000 for example.
+ * nonfatal_error_reset* are for one VFIO device alone.  Next to it there has
+ * to be a device whose driver is not a VFIO driver and has the link reset after
+ * any error, e1000 for example.
  *
- * Tests of errors need a device with AER among them, and a kernel that can
- * inject errors.  That nothing reaches the memory while it is away is tested with
- * a guest that never stops reading it, see dmabuf_test of KVM.
+ * Tests of errors need a device with AER among the DEVICES, and a kernel that
+ * can inject errors.  That nothing reaches the memory while it is away is
+ * tested with a guest that never stops reading it, see dmabuf_test of KVM.
  */
 #include <dirent.h>
 #include <fcntl.h>

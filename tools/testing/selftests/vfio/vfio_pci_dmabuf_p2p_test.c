@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <sys/mman.h>
+
 #include "vfio_pci_dmabuf_dma.h"
 
 /* DMA of another device into the BAR.  Both devices share one IOAS. */
@@ -357,6 +359,66 @@ TEST_F(vfio_pci_dmabuf_p2p_test, restore_not_after_close)
 
 	iommu_unmap_iova(self->iommu, self->bar_iova, page);
 	ASSERT_EQ(0, close(fd));
+}
+
+/*
+ * What VFIO_DEVICE_BIND_FLAG_HOST_UNMAPPABLE does not find: a type1 container of
+ * another device keeps what it has mapped of the BAR, until it is unmapped there.
+ */
+TEST(type1_keeps)
+{
+	u64 unmapped, page = getpagesize(), size = 2 * page;
+	struct iommu *iommu, *container;
+	struct vfio_pci_device *exporter;
+	struct initiator initiator = {};
+	struct dma_region region;
+	int bar, error;
+
+	if (!initiator_bdf)
+		SKIP(return, "No device given that can DMA");
+	if (access("/dev/vfio/vfio", R_OK | W_OK))
+		SKIP(return, "The kernel has no type1 container");
+
+	container = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	if (!initiator_init(&initiator, container))
+		SKIP(return, "libvfio has no driver for %s", initiator_bdf);
+	iommu = iommu_init(MODE_IOMMUFD);
+	exporter = vfio_pci_device_init_nomap(exporter_bdf, iommu);
+	bar = vfio_pci_largest_bar(exporter, size);
+	if (bar < 0)
+		SKIP(return, "%s has no memory BAR of 2 pages", exporter_bdf);
+
+	bar_fill(exporter, bar, 0, size, 0x11);
+	region.iova = initiator.bar_iova;
+	region.size = size;
+	region.vaddr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    exporter->fd, exporter->bars[bar].info.offset);
+	ASSERT_NE(MAP_FAILED, region.vaddr);
+	ASSERT_EQ(0, __iommu_map(container, &region));
+	ASSERT_EQ(0, munmap(region.vaddr, size));
+	vfio_pci_device_cleanup(exporter);
+
+	exporter = __vfio_pci_device_init_unmappable(exporter_bdf, iommu, &error);
+	if (error == -EOPNOTSUPP)
+		SKIP(goto out, "This kernel cannot keep the host out");
+	ASSERT_EQ(0, error);
+	vfio_pci_set_memory_decode(exporter, true);
+	EXPECT_EQ(0x11, initiator_read(&initiator, region.iova, page));
+	EXPECT_EQ(0, initiator_fill(&initiator, region.iova, page, 0x22));
+
+	ASSERT_EQ(0, __iommu_unmap(container, &region, &unmapped));
+	EXPECT_EQ(size, unmapped);
+	initiator_fill(&initiator, region.iova + page, page, 0x33);
+	vfio_pci_device_cleanup(exporter);
+
+	exporter = vfio_pci_device_init_nomap(exporter_bdf, iommu);
+	EXPECT_TRUE(bar_is(exporter, bar, 0, page, 0x22));
+	EXPECT_TRUE(bar_is(exporter, bar, page, page, 0x11));
+	vfio_pci_device_cleanup(exporter);
+out:
+	initiator_cleanup(&initiator);
+	iommu_cleanup(iommu);
+	iommu_cleanup(container);
 }
 
 int main(int argc, char *argv[])

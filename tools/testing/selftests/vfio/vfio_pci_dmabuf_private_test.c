@@ -4,10 +4,10 @@
  * guest.  See vfio_pci_dmabuf_util.h for the arguments; the DMA tests take an
  * INITIATOR as vfio_pci_dmabuf_p2p_test does.
  *
- * There is no guest here, see kvm/dmabuf_private_test.c for one: what is tested is
- * who can make memory private, what that means for everybody else, and how long it
- * lasts.  The host cannot read such memory, so what DMA did to it is found out by
- * DMA.
+ * There is no guest here, see kvm/dmabuf_private_test.c for tests with one.
+ * These tests check who can make memory private, what private memory is to
+ * other users, and how long it stays private.  The host cannot read such
+ * memory, so the tests find out by DMA what DMA did to it.
  */
 #include <fcntl.h>
 #include <stdlib.h>

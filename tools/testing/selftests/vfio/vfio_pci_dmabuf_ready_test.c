@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of device memory as dma-bufs: a device that is not ready after a reset.
- * See vfio_pci_dmabuf_util.h; EXPORTER is bound to vfio-pci-slow meanwhile, and has
- * to be one that can be reset.
+ * Tests of device memory as dma-bufs: a device that is not ready after a
+ * reset.  See vfio_pci_dmabuf_util.h.  EXPORTER is bound to vfio-pci-slow
+ * during the tests, and has to be a device that can be reset.
  *
- * Who maps without IOMMU_IOAS_MAP_RESTORE would take a dma-buf that is revoked for
- * one that is gone.  So such a map waits while being ready is all that it takes.
+ * An importer that maps without IOMMU_IOAS_MAP_RESTORE would take a revoked
+ * dma-buf for one that is gone.  So if the only cause is that the device is
+ * not ready, such a map waits.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -142,7 +143,8 @@ TEST_F_TIMEOUT(ready, never, 120)
 	vfio_pci_device_reset(self->device);
 	start = now_ms();
 	EXPECT_EQ(-ENODEV, map_page(self, fd));
-	EXPECT_LE(WAIT_MS, now_ms() - start);
+	/* The kernel counts ticks, which come late, and then many, where others are busy. */
+	EXPECT_LE(WAIT_MS - WAIT_MS / 10, now_ms() - start);
 
 	start = now_ms();
 	pid = fork();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of device memory as dma-bufs: resets, decoding, power and closing the
- * device take the memory away, and what does not.  See vfio_pci_dmabuf_util.h.
+ * Tests of device memory as dma-bufs: resets, decoding, power states and
+ * closing the device, which take the memory away, and events that do not.  See
+ * vfio_pci_dmabuf_util.h.
  */
 #include <fcntl.h>
 #include <limits.h>

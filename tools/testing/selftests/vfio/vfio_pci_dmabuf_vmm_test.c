@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tests of device memory as dma-bufs: what VMMs do with all BARs of a device, and
- * what that takes in the IOMMU.  See vfio_pci_dmabuf_util.h.
+ * Tests of device memory as dma-bufs: what VMMs do with all BARs of a device,
+ * and which page table entries the IOMMU uses for it.  See
+ * vfio_pci_dmabuf_util.h.
  *
- * The replays, at the end, are what some VMMs do today: in their order, without
- * what this device's exporter and iommufd could do for them.
+ * The replays at the end do what some VMMs do today, in the order of these
+ * VMMs.  They do not use the features that the exporter and iommufd have in
+ * addition.
  */
 #include <fcntl.h>
 #include <limits.h>

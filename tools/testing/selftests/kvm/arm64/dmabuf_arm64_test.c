@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test of what is arm64's own about memslots that are backed by a dma-buf: memory
- * types, cache maintenance, page tables and nested guests.
+ * Test of memslots that are backed by a dma-buf, on arm64 only: memory types,
+ * cache maintenance, page tables and nested guests.
  *
- * Devices are those of dmabuf_fixture.h.
+ * The devices are described in dmabuf_fixture.h.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test of what is riscv's own about memslots that are backed by a dma-buf:
- * instruction fetches and page table walks that end in such memory, accesses that
- * KVM cannot make MMIO of, reads that KVM does for the guest, and the size of the
- * leaves, which is told by how often the guest exits: neither a stat nor a dump of
- * the G-stage does.
+ * Test of memslots that are backed by a dma-buf, on riscv only: instruction
+ * fetches and page table walks that end in such memory, accesses that KVM
+ * cannot make MMIO of, reads that KVM does for the guest, and the size of the
+ * leaves.  riscv has neither a stat nor a dump of the G-stage that shows the
+ * size of leaves.  The test derives it from the number of exits of the guest.
  *
- * Devices are those of dmabuf_fixture.h.
+ * The devices are described in dmabuf_fixture.h.  One test uses memory of the mock
+ * exporter.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <linux/sizes.h>
 
 #include "dmabuf_fixture.h"
+#include "dmabuf_mock.h"
 
 #define INSN_RET	0x00008067ul
 
@@ -302,7 +304,7 @@ static struct {
 	bool stop;
 } ipi_state;
 
-/* The mask is 0.  A device that does not decode reads as all ones, us included. */
+/* The mask is 0.  Memory that was taken away has a pattern in it, which includes us. */
 static void guest_ipi_loop(u64 gpa)
 {
 	u64 n;
@@ -314,6 +316,9 @@ static void guest_ipi_loop(u64 gpa)
 	GUEST_DONE();
 }
 
+/* Exits because the mask was revoked. */
+static u64 ipi_faults;
+
 static void *ipi_thread(void *arg)
 {
 	struct kvm_vcpu *vcpu = arg;
@@ -322,15 +327,21 @@ static void *ipi_thread(void *arg)
 	while ((exit = guest_run(vcpu)) != GUEST_FINISHED) {
 		TEST_ASSERT(exit == GUEST_FAULT, "exit was %s",
 			    exit_reason_str(vcpu->run->exit_reason));
+		WRITE_ONCE(ipi_faults, ipi_faults + 1);
 		sched_yield();
 	}
 	return NULL;
 }
 
-/* The same while the memory comes and goes, and the vCPU moves between CPUs. */
+/*
+ * The same while the memory comes and goes, and the vCPU moves between CPUs.  No
+ * device's memory: an emulated one that stops to decode makes the emulator drop its
+ * TLBs, and with them what a read could wrongly use.
+ */
 DMABUF_TEST(kvm_reads_under_load)
 {
-	int nr_cpus = sysconf(_SC_NPROCESSORS_ONLN), round;
+	int nr_cpus = sysconf(_SC_NPROCESSORS_ONLN), round, mock, fd;
+	struct dma_buf_mock_extent extent;
 	struct kvm_vcpu *vcpu;
 	pthread_t thread;
 	struct kvm_vm *vm;
@@ -340,9 +351,15 @@ DMABUF_TEST(kvm_reads_under_load)
 	if (!__vcpu_has_sbi_ext(self->vcpu, KVM_RISCV_SBI_EXT_V01))
 		SKIP(return, "no legacy SBI (CONFIG_RISCV_SBI_V01)");
 
-	bar_write64(self, 8, 0);
+	mock = open("/dev/dma-buf-mock", O_RDWR | O_CLOEXEC);
+	if (mock < 0)
+		SKIP(return, "no /dev/dma-buf-mock (CONFIG_DMABUF_MOCK)");
+
+	mock_blocks(&extent, 1, 0, MOCK_RW);
+	fd = mock_create(mock, &extent, 1);
+	mock_poke64(mock, fd, 8, 0);
 	vm = __vm_create_with_one_vcpu(&vcpu, EXTRA_PAGES, guest_ipi_loop);
-	add_slot(vm, SLOT_A, 0, GPA_A, SZ_2M, self->fd, 0);
+	add_slot(vm, SLOT_A, 0, GPA_A, PAGE_SIZE, fd, 0);
 	vcpu_args_set(vcpu, 1, GPA_A + 8);
 	done = addr_gva2hva(vm, (gva_t)&ipi_state.done);
 	kvm_pthread_create(&thread, NULL, ipi_thread, vcpu);
@@ -354,12 +371,19 @@ DMABUF_TEST(kvm_reads_under_load)
 		CPU_ZERO(&cpu);
 		CPU_SET(round % nr_cpus, &cpu);
 		kvm_pthread_setaffinity(thread, &cpu);
-		decode(self, false);
-		decode(self, true);
+		seen = READ_ONCE(ipi_faults);
+		mock_revoke(mock, fd);
+		/* Until then, it could read what it must not. */
+		while (READ_ONCE(ipi_faults) == seen)
+			sched_yield();
+		mock_restore(mock, fd);
 	}
 	WRITE_AND_SYNC_TO_GUEST(vm, ipi_state.stop, true);
 	kvm_pthread_join(thread, NULL);
 	kvm_vm_free(vm);
+	close(fd);
+	mock_assert_unchanged(mock);
+	close(mock);
 }
 
 /* Exits of the guest while it reads @nr times, @stride apart. */

@@ -2,11 +2,12 @@
 /*
  * Does a vCPU keep its CSRs when it is moved between CPUs in the kernel?
  *
- * The guest calls where there is no memory, over and over, at another address
- * each time.  KVM gives it an access fault, by writing vsepc, vscause and vstval
- * on the CPU where it handles the exit.  Meanwhile the vCPU's thread is moved, as
- * often as possible, and now and then between the exit and these writes, and again
- * between them and the guest.
+ * The guest jumps to an address without memory, over and over, at another
+ * address each time.  KVM gives it an access fault, by writing vsepc, vscause
+ * and vstval on the CPU where it handles the exit.  Meanwhile the vCPU's
+ * thread is moved as often as possible.  Some of the moves are between the
+ * exit and these writes, and some between the writes and the next entry to the
+ * guest.
  */
 #include <pthread.h>
 #include <sched.h>

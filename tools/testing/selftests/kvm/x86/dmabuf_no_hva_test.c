@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test of what in KVM wants the host virtual address of guest memory, with memslots
- * that are backed by a dma-buf and have none.
+ * Test of KVM code that needs the host virtual address of guest memory, with
+ * memslots that are backed by a dma-buf and have none.
  *
- * The instruction emulator has to exit to userspace, and what a guest shares with
- * KVM has to fail as it does where there is no memory: each gets a test here.  The
- * memory at address 0 of this process is mapped and watched meanwhile, because 0
- * is what a missing address looks like.
+ * The instruction emulator has to exit to userspace, and memory that a guest
+ * shares with KVM has to fail as it does where there is no memory: each gets a
+ * test here.  The test maps memory at address 0 of this process and watches
+ * it, because a missing address looks like address 0.
  *
- * Devices are those of dmabuf_fixture.h.
+ * The devices are described in dmabuf_fixture.h.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The life of a private device, as Documentation/driver-api/vfio.rst tells it.
+ * The life of a private device, as described in
+ * Documentation/driver-api/vfio.rst.
  *
  *	dmabuf_private_life_test DEVICE
  *
- * The guest is one that is protected by software, the device has a BAR that keeps
- * what is written, over resets, too.  From binding to closing there is no way for the
- * host to look at it, so it is the guest that does.
+ * The guest is protected by software.  The device has a BAR that keeps what is
+ * written, also over resets.  From binding to closing the host has no way to
+ * look at the BAR, so the guest does it.
  */
 #include <fcntl.h>
 #include <stdlib.h>

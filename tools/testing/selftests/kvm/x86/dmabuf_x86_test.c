@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Test of x86's own paths to the page tables, with memslots that are backed by a
- * dma-buf.
+ * Test of memslots that are backed by a dma-buf, on x86 only: dirty logs of
+ * other slots, both ways to zap a deleted slot, private gfns, pre-faulting
+ * across slots, leaves that are mapped ahead, slots that are revoked together,
+ * and the address space of SMM.
  *
- * Dirty logs of other slots; both ways to zap a deleted slot; private gfns;
- * pre-faulting across slots; what is mapped ahead; slots that are revoked together;
- * the address space of SMM.
- *
- * Devices are given as in dmabuf_fixture.h: the first has a BAR that keeps
- * what is written, another one has a BAR that can go away on its own.
+ * The devices are described in dmabuf_fixture.h: the first has a BAR that keeps
+ * what is written, another one has a BAR that can be revoked on its own.
  */
 #include <pthread.h>
 #include <stdlib.h>

@@ -120,6 +120,7 @@ static int forget(const struct range *range)
 
 static void zap(const struct range *range)
 {
+	u64 flushes = vm_get_stat(vm, remote_tlb_flush_requests);
 	u64 before = nr_mapped();
 	u64 nr = forget(range);
 	u64 i;
@@ -130,6 +131,8 @@ static void zap(const struct range *range)
 	TEST_ASSERT(before - nr_mapped() == nr,
 		    "[%d, %d): %lu instead of %lu pages were zapped", range->start,
 		    range->end, before - nr_mapped(), nr);
+	TEST_ASSERT(!nr || vm_get_stat(vm, remote_tlb_flush_requests) > flushes,
+		    "[%d, %d): no flush of TLBs", range->start, range->end);
 
 	/* What is left is still mapped, and the guest has it without a fault. */
 	before = vcpu_get_stat(vcpu, pf_taken);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What tests of x86's own about dma-buf memslots share: a guest that has the
- * instructions that need KVM's emulator, and a VMM that completes what exits.
+ * What the x86 tests of dma-buf memslots share: a guest that has the
+ * instructions that need KVM's emulator, and a VMM that completes the exits.
  *
- * To be included instead of dmabuf_fixture.h, where the devices are described that
- * have to be given.
+ * To be included instead of dmabuf_fixture.h, which describes the devices.
  */
 #ifndef SELFTEST_KVM_X86_DMABUF_X86_H
 #define SELFTEST_KVM_X86_DMABUF_X86_H

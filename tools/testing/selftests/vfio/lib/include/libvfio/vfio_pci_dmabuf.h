@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Helpers for tests that use device memory through dma-bufs.  See
+ * vfio_pci_dmabuf.c of libvfio.
+ */
 #ifndef SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
 #define SELFTESTS_VFIO_LIB_INCLUDE_LIBVFIO_VFIO_PCI_DMABUF_H
 
