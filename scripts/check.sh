@@ -53,6 +53,7 @@ EXCEPTIONS=(
 	# Lines that a patch moves, or that do as their neighbours do.
 	'PREFER_DEFINED_ATTRIBUTE_MACRO|^tools/testing/selftests/iommu/iommufd_utils\.h|mfd'
 	'OPEN_ENDED_LINE|^drivers/vfio/vfio_main\.c|vfio_ioctl_device_feature_'
+	'OPEN_ENDED_LINE|^tools/testing/selftests/iommu/iommufd\.c|_test_cmd_[a-z_]+\($'
 	# The tree begins with a release, and has none of the commits before it.
 	'UNKNOWN_COMMIT_ID|^$|'
 	# User space includes this header, and has no BIT_ULL().
