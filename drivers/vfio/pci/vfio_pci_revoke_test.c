@@ -172,6 +172,7 @@ static const struct state_case {
 	{ "unknown", PCI_UNKNOWN, true, false, VFIO_PCI_CAUSE_D3 },
 	{ "low power", PCI_D0, true, true, VFIO_PCI_CAUSE_PM_ENTRY },
 };
+
 KUNIT_ARRAY_PARAM_DESC(state_case, state_cases, desc);
 
 static void test_causes(struct kunit *test)
@@ -210,6 +211,7 @@ static struct kunit_suite revoke_suite = {
 	.init = revoke_init,
 	.test_cases = revoke_cases,
 };
+
 kunit_test_suite(revoke_suite);
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
