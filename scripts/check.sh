@@ -47,13 +47,20 @@ EXCEPTIONS=(
 	'MULTISTATEMENT_MACRO_USE_DO_WHILE|^tools/testing/selftests/|^\+#define RACE_VARIANT\('
 	'MACRO_ARG_REUSE|^tools/testing/selftests/|^\+#define (RACE_VARIANT|POINTS)\('
 	'VOLATILE|^tools/testing/selftests/|volatile'
-	'EMBEDDED_FUNCTION_NAME|^tools/testing/selftests/|driver/unbind'
+	'EMBEDDED_FUNCTION_NAME|^tools/testing/selftests/|driver/unbind|see mappings of'
+	'MACRO_ARG_REUSE|^tools/testing/selftests/vfio/|^\+#define EXPECT_(PRIVATE|SHARED)\('
+	'COMPLEX_MACRO|^tools/testing/selftests/kvm/|^\+#define CELL'
+	'BIT_MACRO|^tools/testing/selftests/|^\+#define (GUEST_SIP_SSIP|GMEM_STEP_DEFAULT)'
+	'OPEN_ENDED_LINE|^tools/testing/selftests/iommu/|test_cmd_get_dirty_bitmap\($'
+	# ASSERT_GT() of the harness ends in a loop of its own.
+	'BRACES|^tools/testing/selftests/|^\+	while \('
 	# What KVM_RUN says of an access that it cannot emulate.
 	'ENOSYS|^tools/testing/selftests/kvm/|errno, ENOSYS'
 	# Lines that a patch moves, or that do as their neighbours do.
 	'PREFER_DEFINED_ATTRIBUTE_MACRO|^tools/testing/selftests/iommu/iommufd_utils\.h|mfd'
 	'OPEN_ENDED_LINE|^drivers/vfio/vfio_main\.c|vfio_ioctl_device_feature_'
-	'OPEN_ENDED_LINE|^tools/testing/selftests/iommu/iommufd\.c|_test_cmd_[a-z_]+\($'
+	# A function that an architecture has, and the macro that says so.
+	'LINE_SPACING|/include/asm/kvm_host\.h|^\+#define kvm_arch_|^\+}$'
 	# The tree begins with a release, and has none of the commits before it.
 	'UNKNOWN_COMMIT_ID|^$|'
 	# User space includes this header, and has no BIT_ULL().
