@@ -13,7 +13,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
 compile_and_run() { # PROGRAM
-	gcc -Wall -Werror -Wno-unused-parameter -Wno-unused-function -I"$dir" -o "$dir/$1" "$TOP/lab/$1.c"
+	gcc -Wall -Werror -Wno-unused-parameter -I"$dir" -o "$dir/$1" "$TOP/lab/$1.c"
 	"$dir/$1"
 }
 

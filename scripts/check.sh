@@ -53,14 +53,14 @@ EXCEPTIONS=(
 	'BIT_MACRO|^tools/testing/selftests/|^\+#define (GUEST_SIP_SSIP|GMEM_STEP_DEFAULT)'
 	'OPEN_ENDED_LINE|^tools/testing/selftests/iommu/|test_cmd_get_dirty_bitmap\($'
 	# ASSERT_GT() of the harness ends in a loop of its own.
-	'BRACES|^tools/testing/selftests/|^\+	while \('
+	'BRACES|^tools/testing/selftests/vfio/vfio_pci_dmabuf_busy_test\.c|^\+	while \(!ret && '
 	# What KVM_RUN says of an access that it cannot emulate.
 	'ENOSYS|^tools/testing/selftests/kvm/|errno, ENOSYS'
 	# Lines that a patch moves, or that do as their neighbours do.
 	'PREFER_DEFINED_ATTRIBUTE_MACRO|^tools/testing/selftests/iommu/iommufd_utils\.h|mfd'
 	'OPEN_ENDED_LINE|^drivers/vfio/vfio_main\.c|vfio_ioctl_device_feature_'
 	# A function that an architecture has, and the macro that says so.
-	'LINE_SPACING|/include/asm/kvm_host\.h|^\+#define kvm_arch_|^\+}$'
+	'LINE_SPACING|/include/asm/kvm_host\.h|^\+}$'
 	# The tree begins with a release, and has none of the commits before it.
 	'UNKNOWN_COMMIT_ID|^$|'
 	# User space includes this header, and has no BIT_ULL().
