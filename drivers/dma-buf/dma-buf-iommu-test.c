@@ -19,6 +19,7 @@
 #include <linux/sizes.h>
 
 #include "dma-buf-internal.h"
+#include "dma-buf-test.h"
 
 #define R		DMA_BUF_EXTENT_READ
 #define W		DMA_BUF_EXTENT_WRITE
@@ -257,21 +258,6 @@ static const struct dma_buf_extent default_extents[MAX_EXTENTS] = {
 #define DEFAULT_SIZE	SZ_256K
 #define RDONLY		SZ_128K			/* the offset of */
 #define ELSEWHERE	(SZ_128K + SZ_64K)	/* the offset of */
-
-/* As importers do that wait for nothing else meanwhile */
-static struct dma_buf_attachment *
-mapping_attach(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
-	       unsigned int nr_matches, const struct dma_buf_attach_ops *ops,
-	       void *priv)
-{
-	struct dma_buf_attachment *attach;
-
-	dma_resv_lock(dmabuf->resv, NULL);
-	attach = dma_buf_mapping_attach_locked(dmabuf, matches, nr_matches, ops,
-					       priv);
-	dma_resv_unlock(dmabuf->resv);
-	return attach;
-}
 
 static void attach_buffer(struct kunit *test, struct fixture *f, u64 size)
 {

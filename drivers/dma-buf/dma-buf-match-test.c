@@ -23,6 +23,8 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 
+#include "dma-buf-test.h"
+
 #define P	DMA_BUF_MODEL_PINNED
 #define M	DMA_BUF_MODEL_MOVABLE
 #define V	DMA_BUF_MODEL_REVOCABLE
@@ -30,21 +32,6 @@
 
 #define MAX_MATCHES	4
 #define BUFFER_SIZE	SZ_64K
-
-/* As importers do that wait for nothing else meanwhile */
-static struct dma_buf_attachment *
-mapping_attach(struct dma_buf *dmabuf, const struct dma_buf_match *matches,
-	       unsigned int nr_matches, const struct dma_buf_attach_ops *ops,
-	       void *priv)
-{
-	struct dma_buf_attachment *attach;
-
-	dma_resv_lock(dmabuf->resv, NULL);
-	attach = dma_buf_mapping_attach_locked(dmabuf, matches, nr_matches, ops,
-					       priv);
-	dma_resv_unlock(dmabuf->resv);
-	return attach;
-}
 
 struct mock_exporter {
 	struct dma_buf *dmabuf;

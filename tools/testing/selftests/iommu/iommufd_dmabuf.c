@@ -229,7 +229,7 @@ TEST_F(iommufd_dmabuf, errors)
 	/* Where the IOMMU cannot translate, and where something is mapped */
 	test_cmd_get_dmabuf_ranges(buf_size, PAGE_SIZE, 0, &dfd);
 	if (variant->mock_domains) {
-		iova = MOCK_APERTURE_LAST + 1 - PAGE_SIZE;
+		iova = MOCK_APERTURE_LAST + 1UL - PAGE_SIZE;
 		test_err_ioctl_ioas_map_file_flags(EINVAL, dfd, 0, buf_size,
 						   &iova, fixed);
 		iova = MOCK_APERTURE_START - PAGE_SIZE;

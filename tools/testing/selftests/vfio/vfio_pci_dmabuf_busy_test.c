@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sys/eventfd.h>
@@ -30,24 +29,18 @@
 /* What takes longer than that waits for something else. */
 #define LONG_MS		30000
 
+/* A dma-buf, and who imports it */
 struct busy {
 	int dev;
+	int fd;
 	u32 id;
 };
 
-static long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* 0 or -errno: -EINVAL if there is no way from one device to the other. */
-static int busy_import(struct busy *busy, int fd)
+static int busy_import(struct busy *busy)
 {
 	struct dma_buf_mock_import args = {
-		.fd = fd,
+		.fd = busy->fd,
 		.flags = DMA_BUF_MOCK_BUSY | DMA_BUF_MOCK_PCI,
 		.models = 1 << DMA_BUF_MOCK_REVOCABLE,
 	};
@@ -72,16 +65,22 @@ static bool busy_end(struct busy *busy)
 	return args.mapped;
 }
 
-static int hold(int dev, int fd, u32 action)
+static void busy_close(struct busy *busy)
 {
-	struct dma_buf_mock_hold args = { .fd = fd, .action = action };
+	VFIO_ASSERT_EQ(close(busy->fd), 0);
+	VFIO_ASSERT_EQ(close(busy->dev), 0);
+}
 
-	return ioctl(dev, DMA_BUF_MOCK_HOLD, &args) ? -errno : 0;
+static int hold(struct busy *busy, u32 action)
+{
+	struct dma_buf_mock_hold args = { .fd = busy->fd, .action = action };
+
+	return ioctl(busy->dev, DMA_BUF_MOCK_HOLD, &args) ? -errno : 0;
 }
 
 /* A dma-buf with a busy importer; NULL, or why there is none. */
 static const char *busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
-			       struct busy *busy, int *fd)
+			       struct busy *busy)
 {
 	int ret;
 
@@ -90,8 +89,8 @@ static const char *busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
 	busy->dev = open("/dev/dma-buf-mock", O_RDWR | O_CLOEXEC);
 	if (busy->dev < 0)
 		return "no /dev/dma-buf-mock (CONFIG_DMABUF_MOCK)";
-	*fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
-	ret = busy_import(busy, *fd);
+	busy->fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	ret = busy_import(busy);
 	if (ret == -EINVAL)
 		return "One device cannot reach the other";
 	VFIO_ASSERT_EQ(ret, 0);
@@ -124,15 +123,15 @@ TEST_F(vfio_pci_dmabuf_test, decode_killed)
 {
 	struct busy busy;
 	const char *why;
-	int fd, status;
+	int status;
 	pid_t pid;
 
-	why = busy_export(self, &busy, &fd);
+	why = busy_export(self, &busy);
 	if (why)
 		SKIP(return, "%s", why);
 
-	pid = waiter(self, fd, decode_off);
-	EXPECT_REVOKED(self, fd);
+	pid = waiter(self, busy.fd, decode_off);
+	EXPECT_REVOKED(self, busy.fd);
 	EXPECT_TRUE(pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY);
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
@@ -140,16 +139,15 @@ TEST_F(vfio_pci_dmabuf_test, decode_killed)
 	EXPECT_TRUE(pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY);
 	EXPECT_TRUE(vfio_pci_config_readw(self->device, PCI_COMMAND) &
 		    PCI_COMMAND_MEMORY);
-	EXPECT_LIVE(self, fd);
+	EXPECT_LIVE(self, busy.fd);
 
 	/* It was told all the same, and then there is nobody to wait for. */
 	EXPECT_FALSE(busy_end(&busy));
 	vfio_pci_set_memory_decode(self->device, false);
-	EXPECT_REVOKED(self, fd);
+	EXPECT_REVOKED(self, busy.fd);
 	vfio_pci_set_memory_decode(self->device, true);
-	EXPECT_LIVE(self, fd);
-	ASSERT_EQ(0, close(fd));
-	ASSERT_EQ(0, close(busy.dev));
+	EXPECT_LIVE(self, busy.fd);
+	busy_close(&busy);
 }
 
 /* Not killed, it returns when the importer has let go, and not before. */
@@ -157,23 +155,22 @@ TEST_F(vfio_pci_dmabuf_test, decode_waits)
 {
 	struct busy busy;
 	const char *why;
-	int fd, status;
+	int status;
 	pid_t pid;
 
-	why = busy_export(self, &busy, &fd);
+	why = busy_export(self, &busy);
 	if (why)
 		SKIP(return, "%s", why);
 
-	pid = waiter(self, fd, decode_off);
+	pid = waiter(self, busy.fd, decode_off);
 	EXPECT_TRUE(pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY);
 	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
 	EXPECT_FALSE(busy_end(&busy));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
 	EXPECT_FALSE(pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY);
-	EXPECT_REVOKED(self, fd);
-	ASSERT_EQ(0, close(fd));
-	ASSERT_EQ(0, close(busy.dev));
+	EXPECT_REVOKED(self, busy.fd);
+	busy_close(&busy);
 }
 
 /* The user's own revocation lasts if its wait is killed, and a restore ends one. */
@@ -181,28 +178,27 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke)
 {
 	struct busy busy;
 	const char *why;
-	int fd, status;
+	int status;
 	pid_t pid;
 
-	why = busy_export(self, &busy, &fd);
+	why = busy_export(self, &busy);
 	if (why)
 		SKIP(return, "%s", why);
 
-	pid = waiter(self, fd, __vfio_pci_dmabuf_revoke);
+	pid = waiter(self, busy.fd, __vfio_pci_dmabuf_revoke);
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_TRUE(WIFSIGNALED(status));
-	EXPECT_REVOKED(self, fd);
+	EXPECT_REVOKED(self, busy.fd);
 
 	/* Revoking it again waits for the same. */
-	pid = waiter(self, fd, __vfio_pci_dmabuf_revoke);
-	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, fd));
+	pid = waiter(self, busy.fd, __vfio_pci_dmabuf_revoke);
+	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->device, busy.fd));
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
-	EXPECT_LIVE(self, fd);
+	EXPECT_LIVE(self, busy.fd);
 	EXPECT_FALSE(busy_end(&busy));
-	ASSERT_EQ(0, close(fd));
-	ASSERT_EQ(0, close(busy.dev));
+	busy_close(&busy);
 }
 
 /* A reset by the PCI core: whoever asked for it holds locks that others need. */
@@ -211,12 +207,11 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, reset_is_bounded, 120)
 	struct busy busy;
 	const char *why;
 	long start;
-	int fd;
 
 	if (!(self->device->info.flags & VFIO_DEVICE_FLAGS_RESET))
 		SKIP(return, "%s cannot be reset", exporter_bdf);
 
-	why = busy_export(self, &busy, &fd);
+	why = busy_export(self, &busy);
 	if (why)
 		SKIP(return, "%s", why);
 
@@ -224,20 +219,18 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, reset_is_bounded, 120)
 	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
 	EXPECT_LE(RESET_WAIT_MS, now_ms() - start);
 	EXPECT_GT(LONG_MS, now_ms() - start);
-	EXPECT_LIVE(self, fd);
+	EXPECT_LIVE(self, busy.fd);
 	EXPECT_FALSE(busy_end(&busy));
 
 	/* Nobody is left to wait for. */
 	start = now_ms();
 	ASSERT_EQ(0, pci_sysfs_write(exporter_bdf, "reset", "1"));
 	EXPECT_GT(RESET_WAIT_MS, now_ms() - start);
-	ASSERT_EQ(0, close(fd));
-	ASSERT_EQ(0, close(busy.dev));
+	busy_close(&busy);
 }
 
 struct holder {
-	int dev;
-	int fd;
+	struct busy *busy;
 	int ret;
 };
 
@@ -245,7 +238,7 @@ static void *holder(void *arg)
 {
 	struct holder *h = arg;
 
-	h->ret = hold(h->dev, h->fd, DMA_BUF_MOCK_HOLD_LOCK);
+	h->ret = hold(h->busy, DMA_BUF_MOCK_HOLD_LOCK);
 	return NULL;
 }
 
@@ -261,18 +254,18 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, error_is_bounded, 120)
 	pthread_t thread;
 	long start;
 	u64 nr;
-	int fd, efd, ret;
+	int efd, ret;
 
-	why = busy_export(self, &busy, &fd);
+	why = busy_export(self, &busy);
 	if (why)
 		SKIP(return, "%s", why);
 
 	efd = eventfd(0, EFD_CLOEXEC);
 	ASSERT_GE(efd, 0);
 	vfio_pci_set_irq_eventfd(self->device, VFIO_PCI_ERR_IRQ_INDEX, efd);
-	h = (struct holder){ .dev = busy.dev, .fd = fd };
+	h = (struct holder){ .busy = &busy };
 	ASSERT_EQ(0, pthread_create(&thread, NULL, holder, &h));
-	while (hold(busy.dev, fd, DMA_BUF_MOCK_HOLD_QUERY))
+	while (hold(&busy, DMA_BUF_MOCK_HOLD_QUERY))
 		;
 
 	ret = pci_inject_error(exporter_bdf, PCI_ERR_UNC_MALF_TLP);
@@ -281,7 +274,7 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, error_is_bounded, 120)
 	while (!ret && (pci_sysfs_command(exporter_bdf) & PCI_COMMAND_MEMORY)) {
 		ASSERT_GT(LONG_MS, now_ms() - start);
 	}
-	ASSERT_EQ(0, hold(busy.dev, fd, DMA_BUF_MOCK_HOLD_RELEASE));
+	ASSERT_EQ(0, hold(&busy, DMA_BUF_MOCK_HOLD_RELEASE));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_EQ(0, h.ret);
 	if (ret) {
@@ -292,11 +285,10 @@ TEST_F_TIMEOUT(vfio_pci_dmabuf_test, error_is_bounded, 120)
 
 	/* Then all are told, and nobody waits for the device. */
 	ASSERT_EQ(sizeof(nr), read(efd, &nr, sizeof(nr)));
-	EXPECT_REVOKED(self, fd);
+	EXPECT_REVOKED(self, busy.fd);
 	EXPECT_FALSE(busy_end(&busy));
 	ASSERT_EQ(0, close(efd));
-	ASSERT_EQ(0, close(fd));
-	ASSERT_EQ(0, close(busy.dev));
+	busy_close(&busy);
 }
 
 static pid_t main_pid;

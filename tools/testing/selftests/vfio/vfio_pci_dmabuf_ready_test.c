@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sys/eventfd.h>
@@ -80,14 +79,6 @@ FIXTURE_TEARDOWN(ready)
 static int map_page(FIXTURE_DATA(ready) *self, int fd)
 {
 	return try_map(self->iommu, fd, self->page, self->iova);
-}
-
-static long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 /* Each reset that there is: who maps next gets it. */

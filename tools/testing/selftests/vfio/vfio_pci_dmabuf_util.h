@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <sys/ioctl.h>
 
@@ -105,6 +106,15 @@ static inline int try_map(struct iommu *iommu, int fd, u64 size, iova_t iova)
 		iommu_unmap_iova(iommu, iova, size);
 
 	return ret;
+}
+
+/* For how long something takes: milliseconds since whenever. */
+static inline long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static inline int dmabuf_main(int argc, char *argv[])
