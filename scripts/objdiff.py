@@ -5,14 +5,19 @@
 A function is its instructions and relocations with everything taken out that
 moves without a change of code: addresses, raw bytes, offsets into string and
 data sections, the numbers gcc appends to clones and unique names. Jumps inside the function
-stay, as offsets from its start. Prints one line for each function that
-differs, exists on one side only, and a summary; ends with status 0 either
-way, for what is acceptable is for people to say.
+stay, as offsets from its start. Prints the functions that differ or exist on
+one side only, by object and by the reason that lab/objdiff.reasons gives; a
+difference without a reason is an error. Functions in which nothing but numbers
+differ use a structure whose fields have moved: they are counted, not listed.
+
+objdiff.py BASE SERIES REASONS
 """
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from fnmatch import fnmatch
 
 FUNC = re.compile(r'^[0-9a-f]+ <(.+)>:$')
 INSN = re.compile(r'^\s*[0-9a-f]+:\t(.*)$')
@@ -61,25 +66,80 @@ def objects(root):
             for d, _, fs in os.walk(root) for f in fs if f.endswith('.o')}
 
 
+def layout(lines):
+    """A function without numbers: what is left if a structure's fields moved."""
+    return [re.sub(r'(-?0x[0-9a-f]+)(?=\()', '', re.sub(r'\+0x[0-9a-f]+>', '>', line))
+            if '(' in line or '<' in line else re.sub(r'\$-?0x[0-9a-f]+', '$N', line)
+            for line in lines]
+
+
+class Reasons:
+    """lab/objdiff.reasons: REASON OBJECT FUNCTION..., shell patterns."""
+
+    def __init__(self, path):
+        self.rows = []
+        with open(path, encoding='utf-8') as f:
+            for line in f:
+                if line.strip() and not line.startswith('#'):
+                    reason, obj, *names = line.split()
+                    self.rows.append([reason, obj, names, False])
+
+    def of(self, obj, name):
+        for row in self.rows:
+            if fnmatch(obj, row[1]) and any(fnmatch(name, n) for n in row[2]):
+                row[3] = True
+                return row[0]
+        return None
+
+
+def compare(a, b):
+    """What there is to say of a function, None if it is the same."""
+    if a is None:
+        return 'new'
+    if b is None:
+        return 'gone'
+    if a == b:
+        return None
+    if len(a) == len(b) and layout(a) == layout(b):
+        return 'moved'
+    return f'{len(a)} to {len(b)}'
+
+
 def main():
     base, new = sys.argv[1:3]
-    both, differ, total = objects(base) & objects(new), 0, 0
-    for o in sorted(objects(base) ^ objects(new)):
-        print(f'{o}: only in the {"base" if o in objects(base) else "series"}')
-        differ += 1
-    for o in sorted(both):
-        a, b = functions(os.path.join(base, o)), functions(os.path.join(new, o))
+    reasons, total, moved, lost = Reasons(sys.argv[3]), 0, 0, 0
+    counts = Counter()
+    for o in sorted(objects(base) | objects(new)):
+        a, b = (functions(os.path.join(d, o)) if o in objects(d) else None
+                for d in (base, new))
+        if a is None or b is None:
+            # One line for a file that only one side has, not one for a function.
+            n, what = (len(b), 'new') if a is None else (len(a), 'gone')
+            total += n
+            reason = reasons.of(o, 'FILE')
+            counts[reason, what] += n
+            lost += reason is None
+            print(f'{o}: {reason or "NO REASON"}: the file is {what}, {n} functions')
+            continue
         total += len(a.keys() | b.keys())
+        found = {}
         for f in sorted(a.keys() | b.keys()):
-            if f not in a or f not in b:
-                what = 'only in the ' + ('base' if f in a else 'series')
-            elif a[f] != b[f]:
-                what = f'differs ({len(a[f])} -> {len(b[f])} lines)'
-            else:
-                continue
-            print(f'{o}: {f}: {what}')
-            differ += 1
-    print(f'{len(both)} objects, {total} functions, {differ} differences')
+            what = compare(a.get(f), b.get(f))
+            if what == 'moved':
+                moved += 1
+            elif what:
+                reason = reasons.of(o, f)
+                counts[reason, what if what in ('new', 'gone') else 'changed'] += 1
+                lost += reason is None
+                found.setdefault(reason or 'NO REASON', []).append(f'{f} ({what})')
+        for reason, names in sorted(found.items()):
+            print(f'{o}: {reason}: {", ".join(names)}')
+    print('\n| reason | changed | new | gone |\n|---|---|---|---|')
+    for reason in sorted({r for r, _ in counts}, key=str):
+        print(f'| {reason} | ' + ' | '.join(str(counts[reason, w]) for w in ('changed', 'new', 'gone')) + ' |')
+    print(f'\n{total} functions, {sum(n for (_, w), n in counts.items() if w == "changed")} changed, '
+          f'{moved} with other numbers only, {lost} without a reason')
+    return 1 if lost else 0
 
 
-main()
+sys.exit(main())

@@ -3,8 +3,8 @@
 #
 # make objdiff: with what the series adds configured out, the objects of KVM,
 # iommufd and VFIO should be those of the base. Builds both in the same work
-# tree and object folder, compares function by function, lists what differs.
-# lab/objdiff.md has the reasons.
+# tree and object folder, compares function by function, lists what differs with the
+# reason that lab/objdiff.reasons has for it. No reason: the status is an error.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -15,6 +15,7 @@
 
 save=$BUILD/objdiff
 head=$(tgit rev-parse HEAD)
+unexplained=
 mkdir -p "$save"
 
 # compare NAME WHAT CONFIG...: build both sides with these fragments.
@@ -44,7 +45,8 @@ compare() {
 		echo "$key" >"$dir/$side.key"
 	done
 	say "== $what"
-	OBJDUMP=$(cross "$ARCH")objdump python3 "$TOP/scripts/objdiff.py" "$dir/base" "$dir/series"
+	OBJDUMP=$(cross "$ARCH")objdump python3 "$TOP/scripts/objdiff.py" \
+		"$dir/base" "$dir/series" "$TOP/lab/objdiff.reasons" || unexplained=1
 }
 
 # Something that selects one of these makes make_config stop.
@@ -62,3 +64,4 @@ grep -vE "^$without" "$save/all.config" >"$save/none.config"
 	cat "$save/off.config"
 } >"$save/none-off.config"
 compare none "no dma-buf at all" "$save/none.config" "$save/none-off.config"
+[ -z "$unexplained" ] || die "functions differ for which lab/objdiff.reasons has no line"
