@@ -6,7 +6,8 @@
 # files it touches; then a build of every step, on all that is below it, with
 # W=1 and sparse: a step that does not build, or that warns where the base does
 # not, is an error. Without TOPIC= the whole kernel and the selftests are
-# linked at the end. FAST=1 leaves the builds out, FULL=1 builds the whole
+# linked at the end, and drivers that use what the series changes are compiled
+# (check-users.sh). FAST=1 leaves the builds out, FULL=1 builds the whole
 # kernel at each step rather than the folders the series is about.
 
 # shellcheck source=scripts/common.sh
@@ -278,6 +279,8 @@ if [ -z "${FAST:-}" ]; then
 	if [ -z "${TOPIC:-}" ]; then
 		DEBUG=1 "$TOP/scripts/build.sh" || complain "the series does not link"
 		"$TOP/scripts/selftests.sh" || complain "the selftests do not build"
+		[ "$ARCH" != x86 ] || "$TOP/scripts/check-users.sh" ||
+			complain "drivers elsewhere do not build, or warn"
 	fi
 fi
 
