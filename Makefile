@@ -2,9 +2,9 @@
 #
 # Front door of the repository: every target is one script.
 #
-# Variables: ARCH=x86|arm64|riscv, DEBUG=1, KERNEL_SRC= (tarball, tree or git
+# Variables: ARCH=x86|arm64|riscv, DEBUG=1, PAGES=64k (arm64), KERNEL_SRC= (tarball, tree or git
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
-# ONLY= (names of tests, shell patterns), FLAVOURS= (release debug),
+# ONLY= (names of tests, shell patterns), FLAVOURS= (release debug 64k),
 # PROFILE= (machine of make shell), TOPIC= (make check, make series), FAST=1 and
 # FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
 # BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
@@ -12,7 +12,7 @@
 # VARIANTS= and UNPATCHED=1 or 0 (make demo-vmm), TIME_LIMIT= in minutes (make test),
 # SLOW= (times the tests' timeouts).
 
-export ARCH DEBUG KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
+export ARCH DEBUG PAGES KERNEL_SRC KERNEL_REV TREE BUILD JOBS FORCE ONLY
 export FLAVOURS PROFILE FAST FULL DEPS DOC VARIANTS UNPATCHED
 export BEFORE AGAIN TIME_LIMIT TOPIC STRICT BASE_COMMIT REROLL RFC ALLOW_OTHER
 
@@ -29,7 +29,7 @@ help:
 	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document, BEFORE= compares'
 	@echo '  make profile   where the instructions of make bench go; GROUP= of its figures'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
-	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1)'
+	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1, PAGES=64k)'
 	@echo '  make deps      install the Debian packages all this needs'
 	@echo
 	@echo '  make qemu      QEMU with clients/qemu applied, in build/qemu'

@@ -23,7 +23,7 @@ phase "the tree" "$TOP/scripts/tree.sh"
 # A stage for each kernel, and one for the guests of the vmm machine, which bring
 # their VMM: what it needs is built, its machines are booted. What runs on both
 # kernels of x86 has run on one when the second is built.
-STAGES="x86/release x86/debug arm64/release arm64/debug riscv/release riscv/debug x86/release/vmm"
+STAGES="x86/release x86/debug arm64/release arm64/debug arm64/64k riscv/release riscv/debug x86/release/vmm"
 
 # The machines of a stage.
 stage_profiles() { # ARCH FLAVOUR VMM
@@ -44,7 +44,7 @@ programs=
 build_stage() { # ARCH FLAVOUR VMM
 	export ARCH=$1
 	phase "packages for $1" "$TOP/scripts/deps.sh"
-	DEBUG=$([ "$2" = release ] || echo 1) GUEST=${3:+1} \
+	DEBUG=$([ "$2" != debug ] || echo 1) PAGES=$([[ $2 = release || $2 = debug ]] || echo "$2") GUEST=${3:+1} \
 		phase "kernel, $1, $2" "$TOP/scripts/build.sh"
 	# They are the same for all kernels of an architecture.
 	[[ " $programs " == *" $1 "* ]] || phase "test programs, $1" "$TOP/scripts/selftests.sh"

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make build [ARCH=x86|arm64|riscv] [DEBUG=1]: the kernel and its modules, out of
-# tree, in build/obj/<arch>[-debug].
+# tree, in build/obj/<arch>[-debug]. ARCH=arm64 PAGES=64k: with pages of 64 KiB, in
+# build/obj/arm64-64k.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -21,6 +22,9 @@ mapfile -t fragments < <(config_fragments "$ARCH")
 if [ "$FLAVOUR" = debug ]; then
 	fragments+=("$TOP/lab/config/debug.config")
 	[ ! -f "$TOP/lab/config/debug-$ARCH.config" ] || fragments+=("$TOP/lab/config/debug-$ARCH.config")
+elif [ "$FLAVOUR" != release ]; then
+	[ -f "$TOP/lab/config/$ARCH-$FLAVOUR.config" ] || die "ARCH=$ARCH PAGES=$PAGES: no lab/config/$ARCH-$FLAVOUR.config"
+	fragments+=("$TOP/lab/config/$ARCH-$FLAVOUR.config")
 fi
 
 mkdir -p "$obj"

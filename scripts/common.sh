@@ -12,8 +12,11 @@ BUILD=${BUILD:-$TOP/build}
 TREE=${TREE:-$BUILD/linux}
 ARCH=${ARCH:-x86}
 DEBUG=${DEBUG:-}
+PAGES=${PAGES:-}
 FLAVOUR=release
 [ -z "$DEBUG" ] || [ "$DEBUG" = 0 ] || FLAVOUR=debug
+# A release kernel with pages of another size: a flavour of its own.
+[ -z "$PAGES" ] || FLAVOUR=$PAGES
 JOBS=${JOBS:-$(nproc)}
 LOGS=$BUILD/log
 
