@@ -25,6 +25,8 @@
 # And 00:0b.0, for a device next to one with a driver of the kernel's own:
 #   nexte     04:00.0  an e1000, whose driver wants it reset after any error
 #   nextigb   04:00.1  an igb
+# And 00:0c.0, a slot that a test takes the device out of:
+#   pulled    05:00.0  an ivshmem of 16 MiB
 
 declare -A DEVICE=(
 	[igb]=0000:00:03.0 [ivshmem]=0000:00:04.0 [edu]=0000:00:05.0
@@ -33,6 +35,7 @@ declare -A DEVICE=(
 	[loneram]=0000:02:00.0
 	[portpf]=0000:03:00.0
 	[nexte]=0000:04:00.0 [nextigb]=0000:04:00.1
+	[pulled]=0000:05:00.0
 )
 
 ON_ROOT_BUS=(igb ivshmem edu testdev nvme)
@@ -85,25 +88,31 @@ pci_devices() {
 }
 
 # x-speed: after a reset of a faster link Linux waits until it is trained, and
-# QEMU never says so.
+# QEMU never says so. hotplug: the links of slots are reset by another driver.
+# power_controller_present: with one, an empty slot is one that Linux switched off.
+# ICH9-LPC: slots that ACPI looks after are empty for the port.
 port_devices() {
 	QEMU+=(
-		-device pcie-root-port,id=rp,addr=8,chassis=1,slot=1,x-speed=5
+		-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
+		-device pcie-root-port,id=rp,addr=8,chassis=1,slot=1,x-speed=5,hotplug=off
 		-object memory-backend-ram,id=shm1,size=16M,share=on
 		-device ivshmem-plain,memdev=shm1,bus=rp,addr=0.0,multifunction=on
 		-object memory-backend-ram,id=shm2,size=16M,share=on
 		-device ivshmem-plain,memdev=shm2,bus=rp,addr=0.1
 		-device igb,bus=rp,addr=0.2
-		-device pcie-root-port,id=rp2,addr=9,chassis=2,slot=2,x-speed=5
+		-device pcie-root-port,id=rp2,addr=9,chassis=2,slot=2,x-speed=5,hotplug=off
 		-object memory-backend-ram,id=shm3,size=16M,share=on
 		-device ivshmem-plain,memdev=shm3,bus=rp2
-		-device pcie-root-port,id=rp3,addr=0xa,chassis=3,slot=3,x-speed=5
+		-device pcie-root-port,id=rp3,addr=0xa,chassis=3,slot=3,x-speed=5,hotplug=off
 		-device igb,bus=rp3
-		-device pcie-root-port,id=rp4,addr=0xb,chassis=4,slot=4,x-speed=5
+		-device pcie-root-port,id=rp4,addr=0xb,chassis=4,slot=4,x-speed=5,hotplug=off
 		-device e1000,bus=rp4,addr=0.0,multifunction=on
 		-device igb,bus=rp4,addr=0.1
+		-device pcie-root-port,id=rp5,addr=0xc,chassis=5,slot=5,x-speed=5,power_controller_present=off
+		-object memory-backend-ram,id=shm4,size=16M,share=on
+		-device ivshmem-plain,memdev=shm4,bus=rp5
 	)
-	bind_devices portmem portram portigb loneram portpf nextigb
+	bind_devices portmem portram portigb loneram portpf nextigb pulled
 	# The firmware would give the handling of errors to kernels with ASPM only.
 	CMDLINE+=" pcie_ports=native"
 }
