@@ -9,7 +9,8 @@ BEFORE= in the environment is the figures.tsv of another kernel, the base: what
 VMAs cost there is what dma-bufs are compared with, and what has become of VMAs and
 of ordinary memory since is a table of its own, for which the document can have
 another pair of markers.  AGAIN= is the figures.tsv of another run of the same
-kernel: what differs between the two is marked.
+kernel: what differs between the two is marked.  ARM64= is the figures.tsv of that
+architecture, which is a table of its own.
 """
 
 import os
@@ -34,6 +35,7 @@ BARS = [
     (r"device reset", r"^4096 x", 0.34),
     (r"device reset", r"^64 x", 0.5),
     (r"restore$", r"64 slots", 6000),
+    (r"many dma-bufs, restore$", r"", 20000),
     (r"revoke, KVM$", r"apart", 330000),
     (r"revoke, KVM$", r"^4096 x", 180000),
     (r"revoke, KVM$", r"^(64|512) x.* 1 slot", "40 a leaf"),
@@ -57,6 +59,10 @@ COMMON = [
     (r"^slot", "ioctl of the VM", 0, 0),
 ]
 SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+# Sizes in GiB of which what depends on the size is told, and the parameters of these
+# figures.
+SCALE = [64, 512, 1024, 4096]
+OF_SIZE = r"(\d+)( GiB.*| x 1 GiB, 1 slot| x 1 GiB)"
 # Parameters of the figures that are a curve and no ratio.
 CURVE = r"(\d+) ranges, (\d+) importers"
 
@@ -66,7 +72,8 @@ def read(path):
     rows, units = {}, {}
     for line in path.read_text().splitlines():
         op, params, who, value, unit = line.split("\t")
-        rows.setdefault((op, params), {})[who] = int(value)
+        # The large BAR is measured last, and small slots of it once more.
+        rows.setdefault((op, params), {}).setdefault(who, int(value))
         units[op, params] = unit
     return rows, units
 
@@ -197,24 +204,48 @@ def rst_table(heads, rows):
     return "\n".join([rule, line(heads), rule] + [line(r) for r in rows] + [rule])
 
 
+def of_size(key):
+    """The size in GiB that a figure is of, and its parameters without that."""
+    found = re.fullmatch(OF_SIZE, key[1])
+    return (int(found[1]), found[2].strip()) if found else (None, None)
+
+
 def scaling(f):
-    """What 512 GiB cost in what 64 GiB cost."""
-    out = []
+    """What depends on the size, from 64 GiB to the largest BAR."""
+    found, out = {}, []
     for key, row in f.rows.items():
-        op, params = key
-        if "512 GiB" in params:
-            small = (op, params.replace("512", "64"))
-        elif params.startswith("512 x 1 GiB"):
-            small = (op, params.replace("512 x", "64 x", 1))
-        else:
+        gib, of = of_size(key)
+        if gib in SCALE and "dmabuf" in row and key[0] != "first touch of all":
+            found.setdefault((key[0], of), {})[gib] = row
+    for (op, of), by in found.items():
+        if 64 not in by or len(by) == 1:
             continue
-        if small not in f.rows or not f.rows[small].get("dmabuf") or "dmabuf" not in row:
+        most = max(by)
+        mine = [by[64]["dmabuf"], by[most]["dmabuf"]]
+        vma = [by[64].get("vma-cold"), by[most].get("vma-cold")]
+        out.append([op, of] + [number(by.get(g, {}).get("dmabuf")) for g in SCALE] +
+                   [f"{(mine[1] - mine[0]) / (most - 64):.1f}",
+                    number(vma[1]), f"{(vma[1] - vma[0]) / (most - 64):,.1f}" if all(vma) else "",
+                    times(mine[1] / vma[1]) if vma[1] else ""])
+    heads = ["Operation", "Of"] + [f"{g} GiB" if g < 1024 else f"{g // 1024} TiB" for g in SCALE]
+    return heads + ["a GiB", "most by VMA", "a GiB by VMA", "ratio"], out
+
+
+def large(key):
+    return (of_size(key)[0] or 0) > 512
+
+
+def only_both(f):
+    """Another architecture's figures: what was measured by dma-buf, and by VMA."""
+    out = []
+    for key, of in short(f.rows):
+        if not {"dmabuf", "unmap"} & set(f.rows[key]) or re.fullmatch(CURVE, key[1]):
             continue
-        vma = [f.rows[small].get("vma-cold"), row.get("vma-cold")]
-        out.append([op, params, number(f.rows[small]["dmabuf"]), number(row["dmabuf"]),
-                    times(row["dmabuf"] / f.rows[small]["dmabuf"]),
-                    times(vma[1] / vma[0]) if all(vma) else ""])
-    return out
+        op, unit = key[0], f.units[key]
+        out.append([op if unit in ("ns", key[1]) else f"{op} ({unit})", of,
+                    f.number(key, "dmabuf"), f.number(key, "vma-cold"),
+                    f.number(key, "vma-warm"), times(f.ratio(key))])
+    return rst_table(["Operation", "Of", "dma-buf", "VMA cold", "VMA warm", "ratio"], out)
 
 
 def curve(rows):
@@ -234,11 +265,12 @@ def curve(rows):
         for (op, n), by in sorted(found.items())]
 
 
-def rst(f):
+def rst(f, other_arch):
     many = {k: f.rows.pop(k) for k in list(f.rows) if re.fullmatch(CURVE, k[1])}
     common = [[k[1], number(r["common"])] for k, r in f.rows.items() if k[0] == "common"]
     out = [rst_table(f.heads(), [f.columns(k, of) for k, of in short(f.rows)
-                                 if not {"common", "ordinary", "noticed"} & set(f.rows[k])])]
+                                 if not {"common", "ordinary", "noticed"} & set(f.rows[k])
+                                 and not large(k)])]
     if common:
         out += ["", "What is in the figures of both that has nothing to do with either:", "",
                 rst_table(["What", "costs"], common)]
@@ -256,16 +288,18 @@ def rst(f):
         out += ["", "What VMs notice that have another device:", "",
                 rst_table(["What"] + whats, [[op] + [by.get(w, "") for w in whats]
                                          for op, by in noticed.items()])]
-    scale = scaling(f)
+    heads, scale = scaling(f)
     if scale:
-        out += ["", "What 512 GiB cost, in what 64 GiB cost:", "",
-                rst_table(["Operation", "Of", "64 GiB", "512 GiB", "dma-buf",
-                           "VMA cold"], scale)]
+        out += ["", "What depends on the size, and what a GiB more costs. *Ratio* is that of",
+                "the largest size:", "", rst_table(heads, scale)]
     if many:
         out += ["", "Buffers of many ranges with many importers, each of which maps a page in",
                 "an IOAS with ``IOMMU_IOAS_MAP_RESTORE``; instructions. *An importer* is",
                 "the share of one at the largest number of ranges, *most to least* what the",
                 "number of ranges makes:", "", rst_table(*curve(many))]
+    if other_arch:
+        out += ["", "On arm64, where the guest's accesses map what is revoked, as there is no",
+                "``KVM_PRE_FAULT_MEMORY``:", "", only_both(other_arch)]
     out += ["", f".. figure:: {PLOT}",
             "   :alt: cost by dma-buf in that by VMA, for each operation", "",
             "   Cost by dma-buf in the cost by VMA. Left of 1 the dma-buf is cheaper;",
@@ -276,7 +310,7 @@ def rst(f):
 def svg(f):
     """Ratios to the cold VMA, as bars from 1 on a logarithmic axis."""
     shown = [(k, f.ratio(k), f.most(k)) for k, _ in short(f.rows)
-             if f.ratio(k) and not k[0].startswith("entry, access, exit")]
+             if f.ratio(k) and not large(k) and not k[0].startswith("entry, access, exit")]
     left, width, line, top = 430, 460, 18, 40
     lo, hi = -4, 1          # powers of ten
     height = top + line * len(shown) + 40
@@ -353,10 +387,12 @@ def other(name):
 def main():
     where = Path(sys.argv[1])
     f = Figures(*read(where / "figures.tsv"), other("BEFORE"), other("AGAIN"))
+    arm64 = os.environ.get("ARM64")
+    arm64 = Figures(*read(Path(arm64)), None, other("ARM64_AGAIN")) if arm64 else None
     with open(where / "ratios.tsv", "w") as out:
         for cells in [f.heads()] + [f.columns(k) for k in f.rows]:
             out.write("\t".join(c.replace(",", "") for c in cells) + "\n")
-    table, plot = rst(f), svg(f)
+    table, plot = rst(f, arm64), svg(f)
     (where / "table.rst").write_text(table)
     (where / PLOT).write_text(plot)
     changed = changes(f) if f.before else None

@@ -13,23 +13,29 @@
 # beside it. BEFORE=FILE is the figures.tsv of the base kernel, whose VMAs are
 # compared with then, and makes a table of what has become of them, changes.rst.
 # AGAIN=FILE is the figures.tsv of another run, and marks what is not steady.
+# ARM64=FILE is the figures.tsv of that architecture, ARM64_AGAIN= of another run.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
 # shellcheck source=lab/table.sh
 . "$TOP/lab/table.sh"
 
-[ "$ARCH" = x86 ] || die "make bench is for x86"
 [ "$FLAVOUR" = release ] || die "make bench measures the release kernel: no DEBUG="
 dir=$BUILD/bench
+[ "$ARCH" = x86 ] || dir+=-$ARCH
 mkdir -p "$dir"
 table "$ARCH" release bench bench >"$dir/list"
 [ -s "$dir/list" ] || die "lab/tests.tab has no bench line for $ARCH"
 build_machine "$ARCH" release
 
-say "==> measuring (${dir#"$TOP"/}/tests.log)"
-: >"$dir/tests.log"
-"$TOP/lab/boot.sh" "$ARCH" release bench "$dir/list" "$dir" || true
-tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >"$dir/figures.tsv"
-program_succeeded "$dir"
+: >"$dir/figures.tsv"
+for profile in bench largebench; do
+	table "$ARCH" release $profile bench >"$dir/list"
+	[ -s "$dir/list" ] || continue
+	say "==> measuring (${dir#"$TOP"/}/tests.log)"
+	: >"$dir/tests.log"
+	"$TOP/lab/boot.sh" "$ARCH" release $profile "$dir/list" "$dir" || true
+	tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >>"$dir/figures.tsv"
+	program_succeeded "$dir"
+done
 python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}"

@@ -125,7 +125,7 @@ bench_machine() {
 		-device "pci-testdev,membar=$1,addr=6"
 		-device nvme,serial=lab,cmb_size_mb=16,addr=7
 	)
-	CMDLINE+=" clocksource=tsc tsc=reliable"
+	[ "$arch" != x86 ] || CMDLINE+=" clocksource=tsc tsc=reliable"
 	bind_devices testdev nvme
 }
 
@@ -149,7 +149,7 @@ machine() {
 	local arch=$1 profile=$2 mem=4G cpus=2 cpu=EPYC-Milan,+svm,+npt acc
 	acc=$(accel "$arch")
 	if [[ $profile == *bench ]]; then
-		# 48 bits make room for a BAR of 512 GiB.
+		# 48 bits make room for a BAR of 4 TiB.
 		acc=tcg,thread=single cpus=1 cpu+=,phys-bits=48
 	fi
 	case $arch in
@@ -214,7 +214,9 @@ machine() {
 	vmm) mem=6G cpus=1; vmm_devices ;;
 	# For iommufd's own tests: they take huge pages and need no device.
 	iommufd) CMDLINE+=" lab.hugepages=64" ;;
-	bench) bench_machine 512G ;;
+	# What there is room for on arm64 is 512 GiB, with all other BARs.
+	bench) if [ "$arch" = x86 ]; then bench_machine 512G; else bench_machine 256G; fi ;;
+	largebench) bench_machine 4T ;;
 	vmmbench) mem=6G; bench_machine 256G ;;
 	*) die "no machine profile $profile" ;;
 	esac

@@ -37,7 +37,7 @@ size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *data, si
 __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 
 #define MARKER		0x5bec0000u
-#define LIMIT		100000		/* blocks of a window that are told */
+#define LIMIT		2000000		/* blocks of a window that are told */
 
 static FILE *out;
 static bool on;

@@ -5,6 +5,9 @@
  * cost in ticks of the TSC. No more than that, and without interrupts: the
  * machine counts instructions, and QEMU's TCG cannot be trusted with interrupts
  * of nested guests there (lab/machine.sh). A multiboot program, 32 bits.
+ *
+ * Each write is between two markers of lab/profile.c, so that all that is executed for
+ * it can be told: by the guest, the VMM and the kernel.
  */
 #include <stdint.h>
 
@@ -114,7 +117,9 @@ static uint32_t config(int dev, int reg)
 static void set_command(int dev, uint16_t v)
 {
 	outl(0xcf8, 0x80000000 | dev << 11 | PCI_COMMAND);
+	asm volatile("nopl 0x5bec0001(%%eax,%%eax,1)" : : : "memory");
 	outw(0xcfc, v);
+	asm volatile("nopl 0x5bec0000(%%eax,%%eax,1)" : : : "memory");
 }
 
 void run(void)
