@@ -248,25 +248,30 @@ def only_both(f):
     return rst_table(["Operation", "Of", "dma-buf", "VMA cold", "VMA warm", "ratio"], out)
 
 
-def curve(rows):
+def curve(f):
     """Many ranges, many importers: a line for each number of importers."""
-    found, sizes = {}, set()
-    for (op, params), row in rows.items():
-        ranges, importers = map(int, re.fullmatch(CURVE, params).groups())
-        found.setdefault((op, importers), {})[ranges] = row["dmabuf"]
+    found, text, sizes = {}, {}, set()
+    for key in f.rows:
+        of = re.fullmatch(CURVE, key[1])
+        if not of:
+            continue
+        ranges, importers = map(int, of.groups())
+        found.setdefault((key[0], importers), {})[ranges] = f.rows[key]["dmabuf"]
+        text[key[0], importers, ranges] = f.number(key, "dmabuf")
         sizes.add(ranges)
     sizes = sorted(sizes)
     heads = ["Operation", "Importers"] + [f"ranges: {r:,}" for r in sizes] + [
         "an importer", "most to least"]
     return heads, [
-        [op, f"{n:,}"] + [number(by.get(r)) for r in sizes] +
+        [op, f"{n:,}"] + [text.get((op, n, r), "") for r in sizes] +
         [number(by[sizes[-1]] // (1 if op.startswith("map") else n)),
          times(by[sizes[-1]] / by[sizes[0]])]
         for (op, n), by in sorted(found.items())]
 
 
 def rst(f, other_arch):
-    many = {k: f.rows.pop(k) for k in list(f.rows) if re.fullmatch(CURVE, k[1])}
+    many = curve(f)
+    f.rows = {k: r for k, r in f.rows.items() if not re.fullmatch(CURVE, k[1])}
     common = [[k[1], number(r["common"])] for k, r in f.rows.items() if k[0] == "common"]
     out = [rst_table(f.heads(), [f.columns(k, of) for k, of in short(f.rows)
                                  if not {"common", "ordinary", "noticed"} & set(f.rows[k])
@@ -292,11 +297,11 @@ def rst(f, other_arch):
     if scale:
         out += ["", "What depends on the size, and what a GiB more costs. *Ratio* is that of",
                 "the largest size:", "", rst_table(heads, scale)]
-    if many:
+    if many[1]:
         out += ["", "Buffers of many ranges with many importers, each of which maps a page in",
                 "an IOAS with ``IOMMU_IOAS_MAP_RESTORE``; instructions. *An importer* is",
                 "the share of one at the largest number of ranges, *most to least* what the",
-                "number of ranges makes:", "", rst_table(*curve(many))]
+                "number of ranges makes:", "", rst_table(*many)]
     if other_arch:
         out += ["", "On arm64, where the guest's accesses map what is revoked, as there is no",
                 "``KVM_PRE_FAULT_MEMORY``:", "", only_both(other_arch)]
