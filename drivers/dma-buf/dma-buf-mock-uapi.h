@@ -149,6 +149,9 @@ struct dma_buf_mock_move {
 	__u32 __reserved;
 };
 
+/* The attributes are again what they were before the last change. */
+#define DMA_BUF_MOCK_ATTRS_BACK		0x1
+
 /**
  * struct dma_buf_mock_attrs - change the attributes of some extents
  * @fd: the buffer
@@ -156,7 +159,11 @@ struct dma_buf_mock_move {
  * @nr_extents: how many to change, from @first on
  * @attrs: what they have from now on
  * @nr_not_restored: returned: how many importers could not map the buffer again
+ * @flags: 0 or DMA_BUF_MOCK_ATTRS_BACK
  *
+ * The generation of the layout becomes a new one.  With DMA_BUF_MOCK_ATTRS_BACK it
+ * becomes the one before the last change: the caller says that the layout is that
+ * one again.
  * Like a move to the same place: importers lose their mappings and map again.
  * DMA_BUF_MOCK_PRIVATE changes only when no scatterlist is mapped any more: who
  * has importers that are busy revokes the buffer first.
@@ -169,6 +176,7 @@ struct dma_buf_mock_attrs {
 	__u32 nr_extents;
 	__u32 attrs;
 	__u32 nr_not_restored;
+	__u32 flags;
 };
 
 /**

@@ -59,7 +59,8 @@
  *  - A buffer is accessible, or it has been invalidated and nobody can map it.
  *  - No block of an accessible buffer has the pattern in it; all blocks of a
  *    drained buffer do.
- *  - The generation changes whenever an extent does.
+ *  - The generation changes whenever an extent does, and is a former one only if
+ *    the extents are those of that time.
  */
 
 #include <linux/dma-buf.h>
@@ -1203,7 +1204,7 @@ static int mock_may_change_attrs(struct mock_buf *buf, unsigned int first,
 }
 
 static int mock_set_attrs(struct mock_buf *buf, unsigned int first,
-			  unsigned int nr, u32 attrs)
+			  unsigned int nr, u32 attrs, bool back)
 {
 	struct dma_resv *resv = buf->dmabuf->resv;
 	unsigned int i;
@@ -1221,6 +1222,9 @@ static int mock_set_attrs(struct mock_buf *buf, unsigned int first,
 		ret = mock_may_change_attrs(buf, first, nr, attrs);
 		for (i = first; !ret && i < first + nr; i++)
 			buf->layout->extents[i].attrs = attrs;
+		/* The last change counts as one, and so does this one. */
+		if (!ret && back)
+			buf->generation -= 2;
 		nr_errors = mock_end_move(buf);
 		ret = ret ?: nr_errors;
 	}
@@ -1460,9 +1464,10 @@ static int mock_cmd_attrs(struct mock_buf *buf, void *arg)
 	struct dma_buf_mock_attrs *args = arg;
 	int ret;
 
-	if (args->attrs & ~MOCK_ATTRS)
+	if (args->attrs & ~MOCK_ATTRS || args->flags & ~DMA_BUF_MOCK_ATTRS_BACK)
 		return -EINVAL;
-	ret = mock_set_attrs(buf, args->first, args->nr_extents, args->attrs);
+	ret = mock_set_attrs(buf, args->first, args->nr_extents, args->attrs,
+			     args->flags & DMA_BUF_MOCK_ATTRS_BACK);
 	return mock_result(ret, &args->nr_not_restored);
 }
 

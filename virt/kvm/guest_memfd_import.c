@@ -30,8 +30,8 @@
  * If a hole is punched after the importer was listed, the importer is told,
  * whether or not the attach has seen the pages. So at the end of the attach the
  * importer either has all pages, or is revoked and maps nothing. Memory can be
- * allocated with the lock held, as page faults and fallocate() do: no reclaim
- * waits for the lock, since nothing of a guest_memfd is reclaimed.
+ * allocated with the lock held, as fallocate() does: no reclaim waits for the
+ * lock, since nothing of a guest_memfd is reclaimed.
  *
  * An attach does not take slots_lock and does not look at attributes. An attach
  * that races with a change of attributes may come after the change, and then
@@ -134,6 +134,7 @@ static int kvm_gmem_attach(struct guest_memfd_importer *importer)
 
 	if (last >= i_size_read(inode) >> PAGE_SHIFT)
 		return -EINVAL;
+	/* All pages of a file are private, or none: the first one tells. */
 	if (!kvm_arch_gmem_allows_dma(f->kvm,
 				      kvm_gmem_is_private_mem(inode, index)))
 		return -EOPNOTSUPP;
@@ -256,6 +257,10 @@ static void kvm_gmem_revoke_slot(struct kvm *kvm, struct kvm_memory_slot *slot,
 	/* If it is being closed nobody imports, as importers have the file */
 	struct file *file __free(fput) = get_file_active(&slot->gmem.file);
 
+	/*
+	 * As in kvm_gmem_attach(), the first page tells.  If a page can become
+	 * shared in its place, an importer has to lose it in both directions.
+	 */
 	if (!file ||
 	    !kvm_gmem_is_private_mem(file_inode(file), slot->gmem.pgoff))
 		return;

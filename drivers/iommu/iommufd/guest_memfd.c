@@ -28,10 +28,9 @@
  * each of them as a whole and in all domains. For a small hole in large
  * mappings that is much longer than punching the hole. The following tasks wait
  * for that long: a task that takes memory out of this file, a task that
- * attaches to the file or faults its pages in, and, when attributes of gfns
- * change, a task that waits for slots_lock of that VM. All of these tasks share
- * the guest: a task that has the file in order to map it could punch a hole as
- * well.
+ * attaches to the file, and, when attributes of gfns change, a task that waits
+ * for slots_lock of that VM. All of these tasks share the guest: a task that has
+ * the file in order to map it could punch a hole as well.
  *
  * Locks, in this order:
  *

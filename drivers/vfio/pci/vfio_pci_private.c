@@ -25,9 +25,11 @@
  * Invariants, under dmabufs_lock, for dma-bufs that have a file:
  *
  *  - If two of them overlap, both are private, or none is.
- *  - The host has no mapping of memory that is private or is becoming private:
- *    priv->no_cpu is set, and neither the MSI-X table nor the pending bits are
- *    in its pages.  This lasts as long as the buffer.
+ *  - The user has no mapping of memory that is private or is becoming private,
+ *    and no other access to it: priv->no_cpu is set, there is no VGA region, and
+ *    neither the MSI-X table nor the pending bits are in its pages.  This lasts
+ *    as long as the buffer.  The kernel does not use the mapping of the BAR that
+ *    it has if the host was kept out of the buffer alone.
  *  - Only the user's request changes priv->private.  A reset does not.
  */
 #include <linux/cleanup.h>
@@ -144,7 +146,8 @@ static int vfio_pci_private_check(struct vfio_pci_core_device *vdev,
 
 	if (!priv->vdev)
 		return -ENODEV;
-	if (!priv->no_cpu || vfio_pci_dma_buf_has_msix(priv))
+	/* The VGA region is a window to memory that a BAR has as well. */
+	if (!priv->no_cpu || vdev->has_vga || vfio_pci_dma_buf_has_msix(priv))
 		return -EPERM;
 	if (priv->own_causes & VFIO_PCI_CAUSE_CONVERT)
 		return -EBUSY;
@@ -360,8 +363,8 @@ int vfio_pci_feature_dma_buf_private(struct vfio_pci_core_device *vdev,
 					   args.state == VFIO_DMA_BUF_PRIVATE);
 	} else {
 		/* Not under dma_resv: a map that waits for the device may hold it. */
-		args.state = READ_ONCE(priv->private) ? VFIO_DMA_BUF_PRIVATE :
-							VFIO_DMA_BUF_SHARED;
+		args.state = READ_ONCE(priv->vdev) && READ_ONCE(priv->private) ?
+			     VFIO_DMA_BUF_PRIVATE : VFIO_DMA_BUF_SHARED;
 		if (copy_to_user(arg, &args, sizeof(args)))
 			ret = -EFAULT;
 	}

@@ -61,7 +61,8 @@
  * the PCI core takes dmabufs_lock before it begins.  vconfig, the power state
  * and pm_runtime_engaged are changed under memory_lock by busy paths only.  So
  * they are stable under memory_lock and, if no path is busy, also under
- * dmabufs_lock.
+ * dmabufs_lock.  There is one exception: a device in low power is brought to D0
+ * on its way to sleep by a path that is not busy.  PM_ENTRY holds all the while.
  *
  * Scatterlist importers can go on with DMA for a bounded time after they were
  * told.  A path that changes the hardware waits for that ("drains") with
@@ -95,8 +96,6 @@
 #define VFIO_PCI_ERROR_WAIT_MS	1000
 /* How often a driver is asked whether its device is ready after a reset */
 #define VFIO_PCI_READY_POLL_MS	15
-/* How long an importer waits for that */
-#define VFIO_PCI_READY_WAIT_MS	5000
 
 /* Events of error recovery, for error_work */
 #define VFIO_PCI_ERROR_LOST	BIT(0)
@@ -306,7 +305,7 @@ static void vfio_pci_check_decode(struct vfio_pci_core_device *vdev)
 	lockdep_assert_held(&vdev->dmabufs_lock);
 
 	if (pdev->is_virtfn) {
-		decoded = vfio_pci_vf_decoded(pdev);
+		decoded = !vfio_pci_in_reset(vdev) && vfio_pci_vf_decoded(pdev);
 	} else if (!pdev->no_command_memory) {
 		pci_read_config_word(pdev, PCI_COMMAND, &cmd);
 		decoded = !PCI_POSSIBLE_ERROR(cmd) &&
@@ -372,18 +371,20 @@ static void vfio_pci_ready_work(struct work_struct *work)
  *
  * Context: process context, dma_resv held
  *
- * Return: 0 if it is ready now; -EAGAIN if it is not within a bounded time, or
- * there is another cause; -EINTR if a fatal signal came
+ * Return: 0 if it is ready now; -EAGAIN if it is not within the time that the
+ * driver gives, or there is another cause; -EINTR if a fatal signal came
  */
 int vfio_pci_dma_buf_wait_ready(struct vfio_pci_dma_buf *priv)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(VFIO_PCI_READY_WAIT_MS);
+	unsigned int ms = priv->vdev->pci_ops->dmabufs_ready_ms;
 	struct vfio_pci_revocation *rev = &priv->vdev->revocation;
+	/* Not by jiffies, which are too low here if the last tick is late. */
+	ktime_t end = ktime_add_ms(ktime_get(), ms);
 
 	dma_resv_assert_held(priv->dmabuf->resv);
 
 	while (READ_ONCE(rev->causes) == VFIO_PCI_CAUSE_NOT_READY) {
-		if (READ_ONCE(priv->own_causes) || time_after(jiffies, end))
+		if (READ_ONCE(priv->own_causes) || ktime_after(ktime_get(), end))
 			return -EAGAIN;
 		if (schedule_timeout_killable(msecs_to_jiffies(5)) &&
 		    fatal_signal_pending(current))
@@ -573,7 +574,7 @@ int vfio_pci_revoke_add(struct vfio_pci_core_device *vdev,
 
 /**
  * vfio_pci_driver_can_revoke - does the driver tell us what we have to know?
- * @vdev: a device that is being registered
+ * @vdev: a device that is being registered, or is to export memory
  *
  * Memory that is exported has to be taken away from importers before each reset,
  * and in each error, of which only the driver's callbacks learn.
@@ -603,8 +604,11 @@ static int vfio_pci_vfs_reset_prepare(struct vfio_pci_core_device *pf,
 
 	list_for_each_entry(vf, &pf->revocation.vfs, revocation.vf_item) {
 		guard(mutex)(&vf->dmabufs_lock);
+		/* Until somebody has seen in the PF that it is decoded again */
+		WRITE_ONCE(vf->revocation.lost, true);
 		vfio_pci_revoke_apply(vf, vf->revocation.causes |
-					  VFIO_PCI_CAUSE_RESET);
+					  VFIO_PCI_CAUSE_RESET |
+					  VFIO_PCI_CAUSE_LOST);
 	}
 	list_for_each_entry(vf, &pf->revocation.vfs, revocation.vf_item)
 		ret = vfio_pci_revoke_drain(vf, drain) ?: ret;
@@ -785,26 +789,29 @@ bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 	struct vfio_pci_revocation *rev = &vdev->revocation;
 	struct pci_dev *pdev = vdev->pdev;
 	bool offline = pci_channel_offline(pdev);
+	/* Without dma-bufs there is nothing to wait for: the caller tells the user. */
+	bool told = !list_empty(&vdev->dmabufs);
+	u8 signal = told ? VFIO_PCI_ERROR_SIGNAL : 0;
 
 	if (state == pci_channel_io_normal)
 		return false;
 
 	if (state == pci_channel_io_perm_failure) {
-		vfio_pci_error_event(vdev, VFIO_PCI_ERROR_SIGNAL |
+		vfio_pci_error_event(vdev, signal |
 				     (offline ? VFIO_PCI_ERROR_LOST :
 						VFIO_PCI_ERROR_OVER), false);
-		return true;
+		return told;
 	}
 
-	vfio_pci_error_event(vdev, VFIO_PCI_ERROR_SIGNAL | VFIO_PCI_ERROR_LOST,
+	vfio_pci_error_event(vdev, signal | VFIO_PCI_ERROR_LOST,
 			     offline && pdev->driver->err_handler->resume);
 	/* A task that adds the first dma-buf sees the mark. */
-	if (!list_empty(&vdev->dmabufs) &&
+	if ((told || !list_empty(&vdev->dmabufs)) &&
 	    !wait_event_timeout(rev->error_wait, !READ_ONCE(rev->error_pending),
 				msecs_to_jiffies(VFIO_PCI_ERROR_WAIT_MS)))
 		pci_warn(pdev, "importers of dma-bufs are still to be told of the error\n");
 
-	return true;
+	return told;
 }
 
 /**

@@ -19,6 +19,10 @@
 #include <linux/pci.h>
 #include <linux/vfio.h>
 #include <linux/vfio_pci_core.h>
+#include <linux/workqueue.h>
+
+/* How long after slow_remove() the core asks once more, if it still does. */
+#define SLOW_REMOVE_POLL_MS	500
 
 static int ready_ms = 10;
 module_param(ready_ms, int, 0644);
@@ -55,6 +59,7 @@ static bool slow_dmabufs_ready(struct vfio_pci_core_device *core)
 static const struct vfio_pci_device_ops slow_pci_device_ops = {
 	.get_dmabuf_phys = vfio_pci_core_get_dmabuf_phys,
 	.dmabufs_ready = slow_dmabufs_ready,
+	.dmabufs_ready_ms = 5000,
 };
 
 static int slow_open_device(struct vfio_device *vdev)
@@ -113,6 +118,15 @@ static int slow_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 static void slow_remove(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	/*
+	 * A device that was closed a moment ago can still be about to be asked
+	 * whether it is ready.  Unbinding takes longer than that moment: make it
+	 * certain, so that a core which does not cancel this uses freed memory.
+	 */
+	if (READ_ONCE(ready_ms) < 0)
+		mod_delayed_work(system_percpu_wq, &core->revocation.ready_work,
+				 msecs_to_jiffies(SLOW_REMOVE_POLL_MS));
 
 	vfio_pci_core_unregister_device(core);
 	vfio_put_device(&core->vdev);

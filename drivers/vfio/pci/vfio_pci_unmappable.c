@@ -84,7 +84,8 @@ static ssize_t vfio_pci_pba_read(struct vfio_pci_core_device *vdev,
 	void __iomem *io;
 	ssize_t done;
 
-	pci_read_config_dword(pdev, pdev->msix_cap + PCI_MSIX_PBA, &reg);
+	/* As read from the device when it was opened. */
+	reg = le32_to_cpu(*(__le32 *)&vdev->vconfig[pdev->msix_cap + PCI_MSIX_PBA]);
 	start = reg & PCI_MSIX_PBA_OFFSET;
 	/* A bit for each entry of the table, in units of eight bytes. */
 	size = DIV_ROUND_UP(vdev->msix_size / PCI_MSIX_ENTRY_SIZE, 64) * 8;

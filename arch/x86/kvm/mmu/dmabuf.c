@@ -256,7 +256,8 @@ int kvm_dmabuf_emulate_private(struct kvm_vcpu *vcpu, gfn_t gfn, bool write)
 
 	if (!private && flags != KVM_MEMORY_EXIT_FLAG_BACKING)
 		return 0;
-	if (!flags)
+	/* A store to read-only memory is for userspace to resolve. */
+	if (!flags && (!write || page.writable))
 		return -EPERM;
 
 	kvm_prepare_memory_fault_exit(vcpu, gfn_to_gpa(gfn), PAGE_SIZE, write,

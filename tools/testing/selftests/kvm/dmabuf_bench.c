@@ -29,6 +29,9 @@
  * The measured code is between two markers, nops that a plugin of the emulator
  * can look for, to record what was executed between them.
  *
+ * On architectures other than x86 the guest has 4 KiB of each leaf mapped, accesses
+ * map what KVM_PRE_FAULT_MEMORY maps on x86, and what that is needed for is left out.
+ *
  * Ordinary memory is measured as well, because it shares code with both ways.
  * On a kernel without memslots of dma-bufs, only ordinary memory and VMAs are
  * measured.
@@ -56,14 +59,20 @@
 #include <libvfio.h>
 
 #include "dmabuf_util.h"
+#ifdef __x86_64__
 #include "svm_util.h"
+#endif
 #include "test_util.h"
 
 #define GIB(n)		((u64)(n) << 30)
 #define MIB(n)		((u64)(n) << 20)
 
 #define RUNS		5
+#ifdef __x86_64__
 #define GPA_BASE	GIB(1024)
+#else
+#define GPA_BASE	GIB(256)		/* VMs have 40 bits at least */
+#endif
 #define FIRST_SLOT	10
 #define MAX_SLOTS	64
 
@@ -74,6 +83,9 @@ static const char * const path_names[] = { "dmabuf", "vma-cold", "vma-warm" };
 /* VMA_COLD where there are no memslots of dma-bufs, DMABUF for -d */
 static enum path first_path = DMABUF;
 static enum path last_path = VMA_WARM;
+
+/* Elsewhere memory is mapped by the guest's accesses. */
+static bool can_pre_fault;
 
 /* Guest physical addresses of this skew give leaves of that size. */
 struct leaf {
@@ -119,6 +131,7 @@ static u64 now(void)
 	return (u64)ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
 }
 
+#ifdef __x86_64__
 /* Nobody else uses a nop with such an operand. */
 static void mark_start(void)
 {
@@ -129,6 +142,10 @@ static void mark_stop(void)
 {
 	asm volatile("nopl 0x5bec0000(%%rax,%%rax,1)" : : : "memory");
 }
+#else
+static void mark_start(void) { }
+static void mark_stop(void) { }
+#endif
 
 static u64 started;
 static u64 windows;		/* that were started */
@@ -196,7 +213,8 @@ static void device_open(struct device *dev, const char *bdf)
 	dev->bar = vfio_pci_largest_bar(dev->vfio, 0);
 	TEST_ASSERT(dev->bar >= 0, "%s has no memory BAR", bdf);
 	dev->size = dev->vfio->bars[dev->bar].info.size;
-	dev->window = mmap_reserve(dev->size, min_t(u64, dev->size, SZ_1G), 0);
+	/* What the host's page tables look like must not be left to chance. */
+	dev->window = mmap_reserve(dev->size, dev->size, 0);
 	dev->fd = -1;
 }
 
@@ -275,6 +293,7 @@ static u64 decode_time(struct device *dev, bool on)
 /*
  * The VM
  */
+#ifdef __x86_64__
 static void l2_guest(struct svm_test_data *svm)
 {
 	vmmcall();
@@ -322,6 +341,55 @@ static void vm_create_guest(bool nested, enum probe probe)
 	for (gva = GPA_BASE; gva < GPA_BASE + big.size + SZ_1G; gva += SZ_1G)
 		__virt_pg_map(vm, &vm->mmu, gva, gva, PG_LEVEL_1G);
 }
+
+/* The guest has all of the BAR mapped, where it is. */
+static void guest_map(u64 gpa, u64 step, u64 nr)
+{
+}
+
+static u64 guest_va(u64 gpa)
+{
+	return gpa;
+}
+
+static u64 guest_step(u64 step)
+{
+	return step;
+}
+#else
+enum probe { NO_PROBE };
+
+static void vm_create_guest(bool nested, enum probe probe)
+{
+	vm = __vm_create_with_one_vcpu(&vcpu, 4096, guest_command_loop);
+}
+
+/*
+ * The guest has one page of each leaf mapped, side by side: its page tables are few,
+ * and a fault on a leaf is not preceded by one on them.
+ */
+static u64 mapped_gpa, mapped_step;
+
+static void guest_map(u64 gpa, u64 step, u64 nr)
+{
+	u64 i;
+
+	mapped_gpa = gpa;
+	mapped_step = step;
+	for (i = 0; i < nr; i++)
+		virt_pg_map(vm, GPA_BASE + i * PAGE_SIZE, gpa + i * step);
+}
+
+static u64 guest_va(u64 gpa)
+{
+	return GPA_BASE + (gpa - mapped_gpa) / mapped_step * PAGE_SIZE;
+}
+
+static u64 guest_step(u64 step)
+{
+	return (s64)step / (s64)mapped_step * (s64)PAGE_SIZE;
+}
+#endif
 
 /* Let the guest do what touches no device memory. */
 static void guest_nothing(void)
@@ -382,10 +450,33 @@ static u64 access_time(u64 gpa)
 {
 	u64 t;
 
+	gpa = guest_va(gpa);
 	start();
 	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_READ, gpa, 0, 0), GUEST_DONE_CMD);
 	t = stop();
 	return t;
+}
+
+/* @nr accesses at once, @step apart. */
+static u64 walk_time(u64 gpa, u64 step, u64 nr)
+{
+	u64 t;
+
+	gpa = guest_va(gpa);
+	step = guest_step(step);
+	start();
+	TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_TOUCH, gpa, step, nr), GUEST_DONE_CMD);
+	t = stop();
+	return t;
+}
+
+/* Map leaves that are next to each other, without the guest where that can be. */
+static void fill(u64 gpa, const struct leaf *leaf, u64 nr)
+{
+	if (can_pre_fault)
+		vcpu_pre_fault(vcpu, gpa, nr * leaf->size);
+	else
+		walk_time(gpa, leaf->size, nr);
 }
 
 static u64 leaves_of(const struct leaf *leaf)
@@ -402,8 +493,7 @@ static u64 leaves_of(const struct leaf *leaf)
 /* What is in all figures of a kind, and has nothing to do with what is mapped. */
 static void bench_common(void)
 {
-	u64 off = 0, on = 0, check = 0, t[] = { [PROBE_EXIT] = 0 };
-	enum probe probe;
+	u64 off = 0, on = 0, check = 0;
 	int i;
 
 	path_prepare(&big, VMA_COLD, 0);
@@ -423,6 +513,14 @@ static void bench_common(void)
 	}
 	report("common", "ioctl of the VM", "common", check, "ns");
 	vm_free();
+}
+
+#ifdef __x86_64__
+static void bench_exit(void)
+{
+	u64 t[] = { [PROBE_EXIT] = 0 };
+	enum probe probe;
+	int i;
 
 	for (probe = PROBE_NOTHING; probe <= PROBE_EXIT; probe++) {
 		for (i = 0; i < RUNS; i++) {
@@ -437,6 +535,7 @@ static void bench_common(void)
 	report("common", "exit to KVM and entry", "common",
 	       t[PROBE_EXIT] - t[PROBE_NOTHING], "ns");
 }
+#endif
 
 static void bench_slot(u64 size)
 {
@@ -518,6 +617,7 @@ static void bench_fault(u64 size, const struct leaf *leaf)
 		for (i = 0; i < RUNS; i++) {
 			vm_new(false);
 			slots_set(&big, path, gpa, size, 1);
+			guest_map(gpa, leaf->size, 64);
 
 			/* The first one faults on the guest's page tables, too. */
 			access_time(gpa);
@@ -538,6 +638,30 @@ static void bench_fault(u64 size, const struct leaf *leaf)
 	}
 }
 
+/* A guest that goes through its memory. */
+static void bench_walk(u64 size, const struct leaf *leaf, u64 nr)
+{
+	u64 gpa = GPA_BASE + leaf->skew;
+	char params[64];
+	enum path path;
+	int i;
+
+	snprintf(params, sizeof(params), "%lu x %s", nr, leaf->name);
+	for (path = first_path; path <= last_path; path++) {
+		u64 all = 0, none = 0;
+
+		for (i = 0; i < RUNS; i++) {
+			vm_new(false);
+			slots_set(&big, path, gpa, size, 1);
+			guest_map(gpa, leaf->size, nr);
+			least(&all, walk_time(gpa, leaf->size, nr));
+			least(&none, walk_time(gpa, leaf->size, nr));
+			vm_free();
+		}
+		report("first touch of all", params, path_names[path], all - none, "ns");
+	}
+}
+
 static void bench_steady(u64 size)
 {
 	const u64 nr = 65536;
@@ -545,16 +669,18 @@ static void bench_steady(u64 size)
 	int i;
 
 	for (path = first_path; path <= last_path; path++) {
-		u64 best = 0, exits = 0;
+		u64 best = 0, exits = 0, gva;
 
 		vm_new(false);
 		slots_set(&big, path, GPA_BASE, size, 1);
-		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr), GUEST_DONE_CMD);
+		guest_map(GPA_BASE, PAGE_SIZE, nr * sizeof(u64) / PAGE_SIZE);
+		gva = guest_va(GPA_BASE);
+		TEST_ASSERT_EQ(guest_cmd(vcpu, GUEST_FILL, gva, 0, nr), GUEST_DONE_CMD);
 		for (i = 0; i < RUNS; i++) {
 			u64 before = vcpu_get_stat(vcpu, exits);
 
 			start();
-			guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 0, nr);
+			guest_cmd(vcpu, GUEST_FILL, gva, 0, nr);
 			least(&best, stop());
 			least(&exits, vcpu_get_stat(vcpu, exits) - before);
 		}
@@ -571,8 +697,8 @@ static void bench_steady(u64 size)
 static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
 			 u64 nr_leaves, u32 nr, u64 apart, bool nested)
 {
-	u64 gpa = GPA_BASE + leaf->skew;
-	u64 per_slot = nr_leaves / nr * leaf->size;
+	u64 gpa = GPA_BASE + leaf->skew, per_slot = nr_leaves / nr;
+	u64 step = apart ? : per_slot == 1 ? size / nr : leaf->size;
 	char params[64], restore[64];
 	enum path path;
 	int i;
@@ -586,13 +712,14 @@ static void bench_revoke(const char *op, u64 size, const struct leaf *leaf,
 
 		vm_new(nested);
 		slots_set(&big, path, gpa, size, nr);
+		guest_map(gpa, step, nr_leaves);
 		for (i = 0; i < RUNS; i++) {
 			if (path == VMA_WARM)
 				vma_touch(&big, size);
 			for (j = 0; apart && j < nr_leaves; j++)
-				vcpu_pre_fault(vcpu, gpa + j * apart, leaf->size);
+				fill(gpa + j * apart, leaf, 1);
 			for (j = 0; !apart && per_slot && j < nr; j++)
-				vcpu_pre_fault(vcpu, gpa + j * (size / nr), per_slot);
+				fill(gpa + j * (size / nr), leaf, per_slot);
 			least(&off, decode_time(&big, false));
 			least(&on, decode_time(&big, true));
 		}
@@ -623,16 +750,15 @@ static void bench_back(u64 size, const struct leaf *leaf, u64 nr, bool backwards
 
 		vm_new(false);
 		slots_set(&big, path, gpa, size, 1);
+		guest_map(gpa, leaf->size, nr);
 		for (i = 0; i < 2 * RUNS; i++) {
 			u64 t;
 
-			guest_cmd(vcpu, GUEST_TOUCH, from, step, nr);
+			walk_time(from, step, nr);
 			decode_time(&big, false);
 			t = decode_time(&big, true);
 			if (i % 2) {
-				start();
-				guest_cmd(vcpu, GUEST_TOUCH, from, step, nr);
-				least(&all, t + stop());
+				least(&all, t + walk_time(from, step, nr));
 			} else {
 				t = access_time(gpa + nr / 2 * leaf->size);
 				least(&one, t);
@@ -645,6 +771,44 @@ static void bench_back(u64 size, const struct leaf *leaf, u64 nr, bool backwards
 		report("restore, first touch of one again", params,
 		       path_names[path], one - none, "ns");
 	}
+}
+
+/*
+ * A dma-buf for each of 64 slots, with one leaf of 1 GiB or none: each of them is
+ * revoked and restored for itself.
+ */
+static void bench_buffers(u64 size, bool filled)
+{
+	u64 part = size / MAX_SLOTS, off = 0, on = 0;
+	int fds[MAX_SLOTS], i, j;
+	char params[64];
+
+	vm_new(false);
+	path_prepare(&big, DMABUF, 0);
+	for (i = 0; i < MAX_SLOTS; i++, nr_slots++) {
+		struct vfio_region_dma_range range = {
+			.offset = i * part,
+			.length = part,
+		};
+
+		fds[i] = vfio_pci_dmabuf_export(big.vfio, big.bar, &range, 1, O_RDWR);
+		vm_set_dmabuf_region(vm, FIRST_SLOT + i, 0, GPA_BASE + i * part,
+				     part, fds[i], 0);
+	}
+	guest_map(GPA_BASE, part, MAX_SLOTS);
+	for (i = 0; i < RUNS; i++) {
+		for (j = 0; filled && j < MAX_SLOTS; j++)
+			fill(GPA_BASE + j * part, &leaves[LEAF_1G], 1);
+		least(&off, decode_time(&big, false));
+		least(&on, decode_time(&big, true));
+	}
+	vm_free();
+	for (i = 0; i < MAX_SLOTS; i++)
+		close(fds[i]);
+
+	snprintf(params, sizeof(params), "%u x 1 GiB, 64 dma-bufs", filled ? MAX_SLOTS : 0);
+	report("revoke, many dma-bufs", params, path_names[DMABUF], off, "ns");
+	report("revoke, many dma-bufs, restore", params, path_names[DMABUF], on, "ns");
 }
 
 /*
@@ -679,7 +843,7 @@ static void bench_ordinary_unmap(void *va, u64 nr)
 
 	for (i = 0; i < RUNS; i++) {
 		if (nr)
-			vcpu_pre_fault(vcpu, GPA_BASE, nr * SZ_4K);
+			fill(GPA_BASE, &leaves[LEAF_4K], nr);
 		start();
 		TEST_ASSERT(!munmap(va, ORDINARY_SIZE), "munmap()");
 		least(&t, stop());
@@ -697,9 +861,7 @@ static void bench_ordinary_fault(void *va)
 		access_time(GPA_BASE);
 		least(&none, access_time(GPA_BASE));
 		least(&one, access_time(GPA_BASE + 2 * SZ_4K));
-		start();
-		guest_cmd(vcpu, GUEST_TOUCH, GPA_BASE, SZ_4K, ORDINARY_PAGES);
-		least(&all, stop());
+		least(&all, walk_time(GPA_BASE, SZ_4K, ORDINARY_PAGES));
 		munmap(va, ORDINARY_SIZE);
 		ordinary_new(va);
 	}
@@ -712,10 +874,11 @@ static void bench_ordinary_log(void *va, u64 nr)
 	unsigned long *bitmap = calloc(1, ORDINARY_PAGES / 8);
 	u64 begin = 0, write = 0, get = 0, again = 0, end = 0;
 	u64 words = nr * SZ_4K / sizeof(u64);
+	u64 gva = guest_va(GPA_BASE);
 	int i;
 
 	for (i = 0; i < RUNS; i++) {
-		vcpu_pre_fault(vcpu, GPA_BASE, ORDINARY_SIZE);
+		fill(GPA_BASE, &leaves[LEAF_4K], ORDINARY_PAGES);
 		start();
 		vm_set_user_memory_region(vm, FIRST_SLOT, KVM_MEM_LOG_DIRTY_PAGES,
 					  GPA_BASE, ORDINARY_SIZE, va);
@@ -723,13 +886,13 @@ static void bench_ordinary_log(void *va, u64 nr)
 		kvm_vm_get_dirty_log(vm, FIRST_SLOT, bitmap);
 
 		start();
-		guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 1, words);
+		guest_cmd(vcpu, GUEST_FILL, gva, 1, words);
 		least(&write, stop());
 		start();
 		kvm_vm_get_dirty_log(vm, FIRST_SLOT, bitmap);
 		least(&get, stop());
 		start();
-		guest_cmd(vcpu, GUEST_FILL, GPA_BASE, 1, words);
+		guest_cmd(vcpu, GUEST_FILL, gva, 1, words);
 		least(&again, stop());
 
 		start();
@@ -751,7 +914,7 @@ static void bench_ordinary_delete(void *va)
 	int i;
 
 	for (i = 0; i < RUNS; i++) {
-		vcpu_pre_fault(vcpu, GPA_BASE, ORDINARY_SIZE);
+		fill(GPA_BASE, &leaves[LEAF_4K], ORDINARY_PAGES);
 		start();
 		vm_delete_region(vm, FIRST_SLOT);
 		least(&t, stop());
@@ -768,6 +931,7 @@ static void bench_ordinary(void)
 
 	vm_new(false);
 	vm_set_user_memory_region(vm, FIRST_SLOT, 0, GPA_BASE, ORDINARY_SIZE, va);
+	guest_map(GPA_BASE, SZ_4K, ORDINARY_PAGES);
 	bench_ordinary_fault(va);
 	bench_ordinary_unmap(va, 0);
 	bench_ordinary_unmap(va, 1);
@@ -825,12 +989,13 @@ static void bench_revoke_iommu(const struct leaf *leaf, u64 nr, bool kvm)
 	if (kvm) {
 		vm_new(false);
 		slots_set(&big, DMABUF, iova, big.size, 1);
+		guest_map(iova, leaf->size, nr);
 	}
 
 	for (i = 0; i < RUNS; i++) {
 		ioas_map(iova, size, IOMMU_IOAS_MAP_RESTORE);
 		if (kvm)
-			vcpu_pre_fault(vcpu, iova, size);
+			fill(iova, leaf, nr);
 		least(&off, decode_time(&big, false));
 		least(&on, decode_time(&big, true));
 
@@ -1077,6 +1242,7 @@ static void bench_many_slots(u64 size)
 	}
 }
 
+#ifdef __x86_64__
 /*
  * What VMs that have another device notice of a reset: 64 of them write to its BAR
  * all the time.  A page fault, a flush of TLBs, or that they wait for something,
@@ -1180,6 +1346,12 @@ static void bench_others(void)
 	device_close(&dev);
 }
 
+#else
+static void bench_others(void)
+{
+}
+#endif
+
 static void bench_many(void)
 {
 	struct rlimit files = { 65536, 65536 };
@@ -1188,10 +1360,14 @@ static void bench_many(void)
 	bench_many_slots(GIB(64));
 	if (first_path != DMABUF)
 		return;
-	bench_vms(1, true);
-	bench_vms(64, true);
+	bench_buffers(GIB(64), false);
+	bench_buffers(GIB(64), true);
+	if (can_pre_fault) {
+		bench_vms(1, true);
+		bench_vms(64, true);
+	}
 	bench_vms(1024, false);
-	if (strcmp(reset_bdf, "none"))
+	if (can_pre_fault && strcmp(reset_bdf, "none"))
 		bench_others();
 }
 
@@ -1223,6 +1399,8 @@ static void bench_kvm_all(u64 size)
 
 	for (i = 0; i < NR_LEAVES && wanted("fault"); i++)
 		bench_fault(size, &leaves[i]);
+	for (i = 0; i < NR_LEAVES && wanted("walk"); i++)
+		bench_walk(size, &leaves[i], min_t(u64, size / leaves[i].size, 4096));
 	if (wanted("revoke"))
 		bench_revoke_kvm(size);
 	for (i = LEAF_2M; i < NR_LEAVES && wanted("back"); i++) {
@@ -1233,14 +1411,14 @@ static void bench_kvm_all(u64 size)
 		bench_revoke_iommu(&leaves[LEAF_1G], 64, true);
 	if (wanted("steady"))
 		bench_steady(size);
-	if (wanted("prefault")) {
+	if (wanted("prefault") && can_pre_fault) {
 		bench_prefault(size, size, &leaves[LEAF_1G]);
 		bench_prefault(size, size, &leaves[LEAF_2M]);
 		bench_prefault(size, GIB(1), &leaves[LEAF_4K]);
 	}
 	if (wanted("slot"))
 		bench_slot(size);
-	if (wanted("memory")) {
+	if (wanted("memory") && can_pre_fault) {
 		bench_memory(size, &leaves[LEAF_1G]);
 		bench_memory(size, &leaves[LEAF_2M]);
 	}
@@ -1249,17 +1427,24 @@ static void bench_kvm_all(u64 size)
 /* What shows how it grows with the size. */
 static void bench_kvm_large(u64 size)
 {
-	if (wanted("slot"))
+	bool all = wanted("large");
+
+	if (all || wanted("slot"))
 		bench_slot(size);
-	if (wanted("prefault"))
+	if ((all || wanted("prefault")) && can_pre_fault)
 		bench_prefault(size, size, &leaves[LEAF_1G]);
-	if (wanted("revoke"))
+	if (all || wanted("revoke"))
 		bench_revoke("revoke, KVM", size, &leaves[LEAF_1G], size / SZ_1G,
 			     1, 0, false);
-	if (wanted("memory"))
+	if ((all || wanted("memory")) && can_pre_fault)
 		bench_memory(size, &leaves[LEAF_1G]);
+	if (all && size > GIB(512) && first_path == DMABUF) {
+		bench_ioas(size);
+		bench_revoke_iommu(&leaves[LEAF_1G], size / SZ_1G, false);
+	}
 }
 
+#ifdef __x86_64__
 static void bench_nested(u64 size)
 {
 	const char *op = "revoke, KVM, after a nested guest";
@@ -1268,6 +1453,7 @@ static void bench_nested(u64 size)
 	bench_revoke(op, size, &leaves[LEAF_1G], 64, 1, 0, true);
 	bench_revoke(op, size, &leaves[LEAF_2M], 4096, 1, 0, true);
 }
+#endif
 
 static void bench_iommu(void)
 {
@@ -1311,8 +1497,9 @@ static void help(const char *name)
 	printf("usage: %s [-b BDF] [-r BDF] [-c GROUP] [-d]\n"
 	       " -b: a device with a BAR of 64 GiB or more (default %s)\n"
 	       " -r: one that can be reset (default %s), \"none\": leave it out\n"
-	       " -c: measure only common, fault, revoke, back, revoke-iommu, steady,\n"
-	       "     prefault, slot, memory, ordinary, iommu, nested, reset, many or type1\n"
+	       " -c: measure only common, fault, walk, revoke, back, revoke-iommu, steady,\n"
+	       "     prefault, slot, memory, large, ordinary, iommu, nested, reset, many or\n"
+	       "     type1\n"
 	       " -d: dma-bufs only\n",
 	       name, big_bdf, reset_bdf);
 	exit(KSFT_SKIP);
@@ -1320,7 +1507,8 @@ static void help(const char *name)
 
 int main(int argc, char *argv[])
 {
-	int opt;
+	const u64 large[] = { GIB(512), GIB(1024), GIB(4096) };
+	int opt, i;
 
 	while ((opt = getopt(argc, argv, "b:r:c:dh")) != -1) {
 		switch (opt) {
@@ -1343,7 +1531,10 @@ int main(int argc, char *argv[])
 
 	if (!kvm_has_cap(KVM_CAP_DMABUF_MEM))
 		first_path = VMA_COLD;
+	can_pre_fault = kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY);
+#ifdef __x86_64__
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SVM));
+#endif
 
 	iommu = iommu_init(MODE_IOMMUFD);
 	device_open(&big, big_bdf);
@@ -1352,15 +1543,20 @@ int main(int argc, char *argv[])
 	if (wanted("common"))
 		bench_common();
 	bench_kvm_all(GIB(64));
-	if (big.size >= GIB(512))
-		bench_kvm_large(GIB(512));
+	for (i = 0; i < ARRAY_SIZE(large); i++)
+		if (big.size >= large[i])
+			bench_kvm_large(large[i]);
+#ifdef __x86_64__
+	if (wanted("common"))
+		bench_exit();
 	if (wanted("nested"))
 		bench_nested(GIB(64));
+#endif
 	if (wanted("ordinary"))
 		bench_ordinary();
 	if (wanted("iommu") && first_path == DMABUF)
 		bench_iommu();
-	if (wanted("reset") && strcmp(reset_bdf, "none"))
+	if (wanted("reset") && can_pre_fault && strcmp(reset_bdf, "none"))
 		bench_reset();
 	if (wanted("many"))
 		bench_many();

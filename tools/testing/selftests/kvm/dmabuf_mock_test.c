@@ -32,8 +32,8 @@
 #define GPA_A		(4ull * SZ_1G)
 #define GPA_B		(8ull * SZ_1G)
 
-/* An order whose blocks are as large as the second level's leaves. */
-#define ORDER_2M	9
+/* An order whose blocks are of 2 MiB: leaves of the second level, with pages of 4 KiB. */
+#define ORDER_2M	((u32)__builtin_ctzl(SZ_2M / PAGE_SIZE))
 
 #define MAX_EXTENTS	4096
 
@@ -216,12 +216,18 @@ MOCK_TEST(move_resized)
 	const struct {
 		u32 nr;
 		u32 order;
-	} to[] = { { 1024, 0 }, { 1, 10 }, { 2, 9 }, { 512, 1 }, { 4, 8 } };
-	const u64 size = 1024 * PAGE_SIZE;
+	} to[] = {
+		{ 2u << ORDER_2M, 0 },
+		{ 1, ORDER_2M + 1 },
+		{ 2, ORDER_2M },
+		{ 1u << ORDER_2M, 1 },
+		{ 4, ORDER_2M - 1 },
+	};
+	const u64 size = SZ_4M;
 	u64 first = PATTERN;
 	int fd, i;
 
-	fd = create_tagged(self, 1, 10);
+	fd = create_tagged(self, 1, ORDER_2M + 1);
 	add_slot(self->vm, SLOT_A, 0, GPA_A, size, fd, 0);
 	poke_words(self, fd, first, size);
 
@@ -621,6 +627,32 @@ MOCK_TEST(permissions_change)
 }
 
 /*
+ * A slot that is made while the memory is away, and different: when that is as it
+ * was again, all other slots are right, and this one is not.
+ */
+MOCK_TEST(join_revoked)
+{
+	int fd;
+
+	mock_blocks(self->extents, 1, ORDER_2M, MOCK_RO);
+	fd = mock_create(self->dev, self->extents, 1);
+	mock_poke64(self->dev, fd, 8, PATTERN);
+	add_slot(self->vm, SLOT_A, KVM_MEM_READONLY, GPA_A, SZ_2M, fd, 0);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + 8), PATTERN);
+
+	mock_revoke(self->dev, fd);
+	mock_attrs(self->dev, fd, 0, 1, MOCK_RW);
+	add_slot(self->vm, SLOT_B, 0, GPA_B, SZ_2M, fd, 0);
+	__mock_attrs(self->dev, fd, 0, 1, MOCK_RO, DMA_BUF_MOCK_ATTRS_BACK);
+	mock_restore(self->dev, fd);
+
+	guest_write_mmio(self->vcpu, GPA_B + 8, ~PATTERN);
+	TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_B + 8), PATTERN);
+	guest_write_mmio(self->vcpu, GPA_A + 8, ~PATTERN);
+	TEST_ASSERT_EQ(mock_peek64(self->dev, fd, 8), PATTERN);
+}
+
+/*
  * Memory that is not a device's, cached and not: it works, and permissions are
  * what the attributes say.  What memory type stage-2 has cannot be seen here.
  */
@@ -708,6 +740,8 @@ MOCK_TEST(leaf_sizes)
 
 	if (!vm_has_leaves(self->vm))
 		SKIP(return, "nothing tells the size of leaves");
+	if (vm_leaf_size(1) != SZ_2M)
+		SKIP(return, "no leaves of 2 MiB");
 
 	virt_map(self->vm, GPA_A, GPA_A, SZ_8M / PAGE_SIZE);
 
@@ -737,10 +771,10 @@ MOCK_TEST(leaf_sizes)
 	check_leaves(self, "a page between them", 2, 0, 1023, 0);
 }
 
-/* Thousands of extents, in one slot and in slices. */
+/* Thousands of extents, hundreds if pages are large, in one slot and in slices. */
 MOCK_TEST(many_extents)
 {
-	const u32 nr = 4096;
+	const u32 nr = SZ_16M / PAGE_SIZE, first = nr / 5, len = nr / 4 - 23;
 	const u64 size = nr * PAGE_SIZE;
 	int fd;
 
@@ -763,11 +797,11 @@ MOCK_TEST(many_extents)
 	guest_expect_words(self->vcpu, GPA_A, ~PATTERN, size);
 
 	vm_delete_region(self->vm, SLOT_A);
-	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, 1001 * PAGE_SIZE, fd,
-			     777 * PAGE_SIZE);
-	guest_expect_words(self->vcpu, GPA_A, ~PATTERN + 777 * PAGE_SIZE / 8,
-			   1001 * PAGE_SIZE);
-	guest_no_slot(self->vcpu, GPA_A + 1001 * PAGE_SIZE);
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, len * PAGE_SIZE, fd,
+			     first * PAGE_SIZE);
+	guest_expect_words(self->vcpu, GPA_A, ~PATTERN + first * PAGE_SIZE / 8,
+			   len * PAGE_SIZE);
+	guest_no_slot(self->vcpu, GPA_A + len * PAGE_SIZE);
 }
 
 static u64 mock_lookups(int dev, int fd)
@@ -1070,7 +1104,7 @@ MOCK_TEST(revoke_under_load)
 	int round;
 
 	memory.fd = create_tagged(self, 1, ORDER_2M);
-	hammers_create(&hs, GPA_A, 64 * PAGE_SIZE, memory.fd);
+	hammers_create(&hs, GPA_A, 16 * PAGE_SIZE, memory.fd);
 	for (round = 0; round < 20; round++) {
 		hammers_progress(&hs);
 		mock_revoke(self->dev, memory.fd);
@@ -1141,8 +1175,10 @@ MOCK_TEST(move_under_load)
 
 int main(int argc, char *argv[])
 {
-	struct kvm_vm *vm = vm_create_barebones();
+	struct kvm_vm *vm;
 
+	guest_pages_as_host();
+	vm = vm_create_barebones();
 	__TEST_REQUIRE(vm_check_cap(vm, KVM_CAP_DMABUF_MEM), "no KVM_CAP_DMABUF_MEM");
 	kvm_vm_free(vm);
 

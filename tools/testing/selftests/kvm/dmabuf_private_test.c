@@ -477,6 +477,35 @@ PRIVATE_TEST(huge_page_gfns)
 	}
 }
 
+/*
+ * A guest that goes from page to page, to a gfn that is not as the memory is.  No
+ * leaf can be larger than a page, or nothing would be mapped ahead.
+ */
+PRIVATE_TEST(walk_to_gfn)
+{
+	const u64 nr = 8, odd = GPA_A + nr * PAGE_SIZE, size = 2 * nr * PAGE_SIZE;
+	int fd, kind;
+	u64 i;
+
+	mock_blocks(self->extents, 1, 4, MOCK_SHARED);
+	fd = mock_create(self->dev, self->extents, 1);
+	for (i = 0; i < 2 * nr; i++)
+		mock_poke64(self->dev, fd, i * PAGE_SIZE, TAG(i));
+	add_slot(self->vm, SLOT_A, 0, GPA_A, size, fd, 0);
+
+	for (kind = 0; kind < 2; kind++) {
+		set_memory(self->dev, fd, 0, 1, kind);
+		set_gfns(self->vm, GPA_A, size, kind);
+		set_gfns(self->vm, odd, PAGE_SIZE, !kind);
+		for (i = 0; i < nr; i++)
+			TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A + i * PAGE_SIZE),
+				       TAG(i));
+		expect_access(self->vcpu, GUEST_READ, odd, 0, B | (kind ? 0 : P));
+		set_gfns(self->vm, odd, PAGE_SIZE, kind);
+		TEST_ASSERT_EQ(guest_resume(self->vcpu), TAG(nr));
+	}
+}
+
 /* Memory of both kinds in one block, and gfns that are as it is, and are not. */
 PRIVATE_TEST(huge_page_memory)
 {
@@ -737,6 +766,31 @@ PRIVATE_TEST(emulated_operand)
 		guest_resume(vcpu);
 	}
 }
+
+/* The store of such an instruction, to private memory that is read-only */
+PRIVATE_TEST(emulated_operand_readonly)
+{
+	const u64 hole = GPA_B, gpa = GPA_A + GUEST_OFFSET;
+	struct kvm_vcpu *vcpu = self->vcpu;
+	struct kvm_run *run = vcpu->run;
+	int fd;
+
+	fd = create_tagged(self, 1, MOCK_SHARED);
+	add_slot(self->vm, SLOT_A, KVM_MEM_READONLY, GPA_A, SZ_2M, fd, 0);
+	virt_map(self->vm, hole, hole, 1);
+	set_memory(self->dev, fd, 0, 1, true);
+	set_gfns(self->vm, GPA_A, SZ_2M, true);
+
+	*guest_cmd_hva(self->vm) = (struct guest_cmd){
+		.op = GUEST_MOVE, .nr = 1, .gpa = hole, .val = gpa,
+	};
+	TEST_ASSERT_EQ(guest_run(vcpu), GUEST_MMIO);
+	move_mmio(vcpu, false, hole);
+	TEST_ASSERT_EQ(__vcpu_run(vcpu), -1);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+	TEST_ASSERT_EQ(run->memory_fault.flags, P);
+	TEST_ASSERT_EQ(run->memory_fault.gpa, gpa & ~(PAGE_SIZE - 1ul));
+}
 #endif
 
 /* Devices: not while it is private, and whoever had it mapped is out before. */
@@ -944,8 +998,10 @@ PRIVATE_TEST(convert_under_load)
 
 int main(int argc, char *argv[])
 {
-	struct kvm_vm *vm = vm_create_barebones();
+	struct kvm_vm *vm;
 
+	__TEST_REQUIRE(getpagesize() == SZ_4K, "written for pages of 4 KiB");
+	vm = vm_create_barebones();
 	__TEST_REQUIRE(vm_check_cap(vm, KVM_CAP_DMABUF_MEM), "no KVM_CAP_DMABUF_MEM");
 	kvm_vm_free(vm);
 

@@ -336,8 +336,8 @@ static struct vfio_pci_device *open_resettable(FIXTURE_DATA(dmabuf) *self)
 	return NULL;
 }
 
-/* Leaves of 4 KiB, or 0 where nothing tells. */
-static u64 leaves_4k(struct kvm_vm *vm)
+/* Leaves of a page, or 0 where nothing tells. */
+static u64 page_leaves(struct kvm_vm *vm)
 {
 	return vm_has_leaves(vm) ? vm_leaves(vm).k4 : 0;
 }
@@ -363,11 +363,11 @@ DMABUF_TEST(reset_and_power)
 	vfio_pci_set_memory_decode(dev, true);
 
 	for (i = 0; i < 3; i++) {
-		before = leaves_4k(self->vm);
+		before = page_leaves(self->vm);
 		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ32, GPA_A, 0, 0),
 			       GUEST_DONE_CMD);
 		val = guest_res(self->vcpu);
-		mapped = leaves_4k(self->vm);
+		mapped = page_leaves(self->vm);
 		TEST_ASSERT_EQ(mapped, before + vm_has_leaves(self->vm));
 
 		/* The entry goes before the reset, the memory is back after. */
@@ -375,7 +375,7 @@ DMABUF_TEST(reset_and_power)
 		vfio_pci_device_reset(dev);
 		TEST_ASSERT(vm_get_stat(self->vm, dmabuf_revocations) > revocations,
 			    "reset without a revocation");
-		TEST_ASSERT_EQ(leaves_4k(self->vm), before);
+		TEST_ASSERT_EQ(page_leaves(self->vm), before);
 		TEST_ASSERT_EQ(guest_cmd(self->vcpu, GUEST_READ32, GPA_A, 0, 0),
 			       GUEST_DONE_CMD);
 		TEST_ASSERT_EQ(guest_res(self->vcpu), val);

@@ -37,11 +37,13 @@ DMABUF_TEST(slice)
 /* A dma-buf of two ranges with a hole between them, and slices of it. */
 DMABUF_TEST(slice_two_ranges)
 {
+	/* With pages of 4 KiB the first is half of 2 MiB, the second is near a multiple. */
+	const u64 a = TAG_PAGES / 16, b = TAG_PAGES / 4 + 1;
 	const struct vfio_region_dma_range ranges[] = {
-		{ .offset = 256 * PAGE_SIZE, .length = 3 * PAGE_SIZE },
-		{ .offset = 1025 * PAGE_SIZE, .length = 5 * PAGE_SIZE },
+		{ .offset = a * PAGE_SIZE, .length = 3 * PAGE_SIZE },
+		{ .offset = b * PAGE_SIZE, .length = 5 * PAGE_SIZE },
 	};
-	const u64 pages[] = { 256, 257, 258, 1025, 1026, 1027, 1028, 1029 };
+	const u64 pages[] = { a, a + 1, a + 2, b, b + 1, b + 2, b + 3, b + 4 };
 	u64 i, first, nr, gpa;
 	int fd;
 
@@ -69,10 +71,10 @@ DMABUF_TEST(slice_two_ranges)
 		guest_write(self->vcpu, GPA_A + i * PAGE_SIZE, PATTERN + i);
 	for (i = 0; i < 8; i++)
 		TEST_ASSERT_EQ(bar_read64(self, pages[i] * PAGE_SIZE), PATTERN + i);
-	TEST_ASSERT_EQ(bar_read64(self, 255 * PAGE_SIZE), TAG(255));
-	TEST_ASSERT_EQ(bar_read64(self, 259 * PAGE_SIZE), TAG(259));
-	TEST_ASSERT_EQ(bar_read64(self, 1024 * PAGE_SIZE), TAG(1024));
-	TEST_ASSERT_EQ(bar_read64(self, 1030 * PAGE_SIZE), TAG(1030));
+	TEST_ASSERT_EQ(bar_read64(self, (a - 1) * PAGE_SIZE), TAG(a - 1));
+	TEST_ASSERT_EQ(bar_read64(self, (a + 3) * PAGE_SIZE), TAG(a + 3));
+	TEST_ASSERT_EQ(bar_read64(self, (b - 1) * PAGE_SIZE), TAG(b - 1));
+	TEST_ASSERT_EQ(bar_read64(self, (b + 5) * PAGE_SIZE), TAG(b + 5));
 }
 
 /*
@@ -121,6 +123,8 @@ DMABUF_TEST(leaf_sizes)
 
 	if (!vm_has_leaves(self->vm))
 		SKIP(return, "nothing tells the size of leaves");
+	if (vm_leaf_size(1) != SZ_2M)
+		SKIP(return, "no leaves of 2 MiB");
 	if (pci_bar_phys(bdfs[0], self->bar) & (SZ_2M - 1))
 		SKIP(return, "the BAR is not aligned to 2 MiB");
 
@@ -145,13 +149,19 @@ DMABUF_TEST(leaf_sizes)
 		     SZ_4M + PAGE_SIZE, 513, 1);
 }
 
-/* A large BAR of another device in leaves of 1 GiB. */
+/*
+ * A large BAR of another device in leaves of 1 GiB, or of 512 MiB where pages are of
+ * 64 KiB: the largest of each.
+ */
 DMABUF_TEST(leaf_size_1g)
 {
+	const u64 size = 2ull * SZ_1G;
+	const int level = getpagesize() == SZ_4K ? 2 : 1;
+	const u64 leaf = vm_leaf_size(level);
 	struct vm_leaves before, after;
 	struct vfio_pci_device *dev;
 	int bar, fd;
-	u64 gpa;
+	u64 gpa, i;
 
 	if (!vm_has_leaves(self->vm))
 		SKIP(return, "nothing tells the size of leaves");
@@ -162,18 +172,19 @@ DMABUF_TEST(leaf_size_1g)
 	fd = vfio_pci_dmabuf_export_bar(dev, bar);
 	gpa = 64ull * SZ_1G;
 
-	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, 2ull * SZ_1G, fd, 0);
-	virt_map(self->vm, gpa, gpa, 1);
-	virt_map(self->vm, gpa + SZ_1G, gpa + SZ_1G, 1);
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, gpa, size, fd, 0);
+	for (i = 0; i < size; i += leaf)
+		virt_map(self->vm, gpa + i, gpa + i, 1);
 	before = vm_leaves(self->vm);
-	vcpu_map_range(self->vcpu, gpa, 2ull * SZ_1G, SZ_1G);
+	vcpu_map_range(self->vcpu, gpa, size, leaf);
 	after = vm_leaves(self->vm);
-	TEST_ASSERT_EQ(after.g1 - before.g1, 2);
-	TEST_ASSERT_EQ(after.m2 - before.m2, 0);
+	TEST_ASSERT_EQ(after.g1 - before.g1, level == 2 ? size / leaf : 0);
+	TEST_ASSERT_EQ(after.m2 - before.m2, level == 1 ? size / leaf : 0);
 	TEST_ASSERT_EQ(after.k4 - before.k4, 0);
 
 	vfio_pci_set_memory_decode(dev, false);
 	TEST_ASSERT_EQ(vm_leaves(self->vm).g1, before.g1);
+	TEST_ASSERT_EQ(vm_leaves(self->vm).m2, before.m2);
 	vfio_pci_set_memory_decode(dev, true);
 	vfio_pci_device_cleanup(dev);
 }

@@ -79,8 +79,8 @@ static int hold(struct busy *busy, u32 action)
 }
 
 /* A dma-buf with a busy importer; NULL, or why there is none. */
-static const char *busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
-			       struct busy *busy)
+static const char *__busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
+				 struct busy *busy, bool unmappable)
 {
 	int ret;
 
@@ -90,11 +90,19 @@ static const char *busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
 	if (busy->dev < 0)
 		return "no /dev/dma-buf-mock (CONFIG_DMABUF_MOCK)";
 	busy->fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	if (unmappable && __vfio_pci_dmabuf_unmappable(self->device, busy->fd))
+		return "This kernel does not keep the host out";
 	ret = busy_import(busy);
 	if (ret == -EINVAL)
 		return "One device cannot reach the other";
 	VFIO_ASSERT_EQ(ret, 0);
 	return NULL;
+}
+
+static const char *busy_export(FIXTURE_DATA(vfio_pci_dmabuf_test) *self,
+			       struct busy *busy)
+{
+	return __busy_export(self, busy, false);
 }
 
 /* A child that waits for the importer in the middle of @fn, which revokes. */
@@ -198,6 +206,75 @@ TEST_F(vfio_pci_dmabuf_test, user_revoke)
 	EXPECT_EQ(0, status);
 	EXPECT_LIVE(self, busy.fd);
 	EXPECT_FALSE(busy_end(&busy));
+	busy_close(&busy);
+}
+
+static int make_private(struct vfio_pci_device *device, int fd)
+{
+	return __vfio_pci_dmabuf_set_private(device, fd, true);
+}
+
+/* While memory becomes private it belongs to the task that waits for that. */
+TEST_F(vfio_pci_dmabuf_test, private_waits)
+{
+	struct vfio_region_dma_range part = { .length = self->page };
+	struct busy busy;
+	const char *why;
+	int status, fd;
+	pid_t pid;
+
+	why = __busy_export(self, &busy, true);
+	if (why)
+		SKIP(return, "%s", why);
+
+	pid = waiter(self, busy.fd, make_private);
+	EXPECT_EQ(VFIO_DMA_BUF_CAUSE_CONVERT,
+		  vfio_pci_dmabuf_causes(self->device, busy.fd));
+	EXPECT_EQ(0, __vfio_pci_dmabuf_is_private(self->device, busy.fd));
+	EXPECT_EQ(-EBUSY, __vfio_pci_dmabuf_set_private(self->device, busy.fd, true));
+	EXPECT_EQ(-EBUSY, __vfio_pci_dmabuf_set_private(self->device, busy.fd, false));
+	EXPECT_EQ(-EBUSY, __vfio_pci_dmabuf_export(self->device, self->bar, &part, 1,
+						   O_RDWR | O_CLOEXEC));
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+
+	EXPECT_FALSE(busy_end(&busy));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, vfio_pci_dmabuf_causes(self->device, busy.fd));
+	EXPECT_EQ(1, __vfio_pci_dmabuf_is_private(self->device, busy.fd));
+	EXPECT_EQ(-EACCES, try_map_page(self, busy.fd));
+	fd = __vfio_pci_dmabuf_export(self->device, self->bar, &part, 1,
+				      O_RDWR | O_CLOEXEC);
+	ASSERT_GE(fd, 0);
+	EXPECT_EQ(1, __vfio_pci_dmabuf_is_private(self->device, fd));
+	ASSERT_EQ(0, close(fd));
+	busy_close(&busy);
+}
+
+/* Killed, it stays shared, and the next one can try. */
+TEST_F(vfio_pci_dmabuf_test, private_killed)
+{
+	struct busy busy;
+	const char *why;
+	int status;
+	pid_t pid;
+
+	why = __busy_export(self, &busy, true);
+	if (why)
+		SKIP(return, "%s", why);
+
+	pid = waiter(self, busy.fd, make_private);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_TRUE(WIFSIGNALED(status));
+	EXPECT_EQ(0, vfio_pci_dmabuf_causes(self->device, busy.fd));
+	EXPECT_EQ(0, __vfio_pci_dmabuf_is_private(self->device, busy.fd));
+	EXPECT_LIVE(self, busy.fd);
+
+	/* The importer was told all the same. */
+	EXPECT_FALSE(busy_end(&busy));
+	ASSERT_EQ(0, make_private(self->device, busy.fd));
+	EXPECT_EQ(1, __vfio_pci_dmabuf_is_private(self->device, busy.fd));
 	busy_close(&busy);
 }
 

@@ -15,6 +15,10 @@
  * a line of its own, fields separated by tabs:
  *
  *	BENCH <operation> <parameters> <path> <value> <unit>
+ *
+ * The test fails if one of many importers costs MAX_RATIO times what it does with
+ * one range.  A search through all ranges instead of a bisection is hundreds of
+ * times as expensive, which no clock can hide.
  */
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -24,9 +28,16 @@
 #include "vfio_pci_dmabuf_util.h"
 
 #define NS_PER_SEC	1000000000ULL
+#define MAX_RATIO	4
 
 static const u32 ranges[] = { 1, 1024, 262144 };
-static const u32 importers[] = { 1, 256, 4096 };
+static const u32 importers[] = { 1, 64, 256, 4096 };
+
+struct cost {
+	u64 map;
+	u64 revoke;
+	u64 restore;
+};
 
 static u64 page;
 
@@ -59,12 +70,13 @@ static void report(const char *op, u32 nr_ranges, u32 nr, u64 ns)
 	fflush(stdout);
 }
 
-static void measure(struct vfio_pci_device *device, struct iommu *iommu, u32 bar,
-		    u32 nr_ranges, u32 nr)
+static struct cost measure(struct vfio_pci_device *device, struct iommu *iommu, u32 bar,
+			   u32 nr_ranges, u32 nr)
 {
 	struct vfio_device_feature_dma_buf_state state;
 	int fd = export_ranges(device, bar, nr_ranges);
 	iova_t iova = 0x100000000ULL;
+	struct cost cost;
 	u64 t;
 	u32 i;
 
@@ -74,27 +86,40 @@ static void measure(struct vfio_pci_device *device, struct iommu *iommu, u32 bar
 						page * ((u64)i * nr_ranges / nr),
 						page, iova + page * i,
 						MAP_RW_RESTORE), 0);
-	report("map of a page", nr_ranges, nr, (now() - t) / nr);
+	cost.map = (now() - t) / nr;
+	report("map of a page", nr_ranges, nr, cost.map);
 
 	t = now();
 	VFIO_ASSERT_EQ(__vfio_pci_dmabuf_revoke(device, fd), 0);
-	report("revoke", nr_ranges, nr, now() - t);
+	cost.revoke = now() - t;
+	report("revoke", nr_ranges, nr, cost.revoke);
 
 	t = now();
 	VFIO_ASSERT_EQ(__vfio_pci_dmabuf_restore(device, fd), 0);
-	report("restore", nr_ranges, nr, now() - t);
+	cost.restore = now() - t;
+	report("restore", nr_ranges, nr, cost.restore);
 
 	/* All of it is back, or the figure says nothing. */
 	VFIO_ASSERT_EQ(__vfio_pci_dmabuf_get_state(device, fd, &state), 0);
 	VFIO_ASSERT_EQ(state.nr_not_restored, 0);
 	iommu_unmap_iova(iommu, iova, page * nr);
 	VFIO_ASSERT_EQ(close(fd), 0);
+
+	return cost;
+}
+
+static void check(const struct cost *cost, const struct cost *one_range)
+{
+	VFIO_ASSERT_LE(cost->map, MAX_RATIO * one_range->map);
+	VFIO_ASSERT_LE(cost->revoke, MAX_RATIO * one_range->revoke);
+	VFIO_ASSERT_LE(cost->restore, MAX_RATIO * one_range->restore);
 }
 
 int main(int argc, char *argv[])
 {
 	const char *bdf = vfio_selftests_get_bdf(&argc, argv);
 	struct iommu *iommu = iommu_init(MODE_IOMMUFD);
+	struct cost costs[ARRAY_SIZE(ranges)][ARRAY_SIZE(importers)];
 	struct vfio_pci_device *device;
 	u32 r, n;
 	int bar;
@@ -106,7 +131,13 @@ int main(int argc, char *argv[])
 
 	for (r = 0; r < ARRAY_SIZE(ranges); r++)
 		for (n = 0; n < ARRAY_SIZE(importers); n++)
-			measure(device, iommu, bar, ranges[r], importers[n]);
+			costs[r][n] = measure(device, iommu, bar, ranges[r],
+					      importers[n]);
+
+	/* Of one importer, what each buffer costs once would be most of the figure. */
+	for (r = 1; r < ARRAY_SIZE(ranges); r++)
+		for (n = 1; n < ARRAY_SIZE(importers); n++)
+			check(&costs[r][n], &costs[0][n]);
 
 	vfio_pci_device_cleanup(device);
 	iommu_cleanup(iommu);

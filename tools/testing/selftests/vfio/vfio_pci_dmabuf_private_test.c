@@ -166,7 +166,10 @@ TEST_F(private, host_can_map)
 	ASSERT_EQ(0, close(fd));
 }
 
-/* Every way of root to a page of private memory. */
+/*
+ * Root's ways to the memory of a BAR, at a page of private memory.  What registers
+ * of the device elsewhere reach is not tried, nobody but the device knows it.
+ */
 TEST_F(private, no_way_of_the_host)
 {
 	struct bar bars[PCI_STD_NUM_BARS], *bar = NULL;
@@ -611,6 +614,25 @@ TEST_F(private, errnos)
 	ASSERT_EQ(0, close(args.dmabuf_fd));
 }
 
+TEST_F(private, another_device)
+{
+	struct vfio_pci_device *other;
+	int bar, fd;
+
+	if (!initiator_bdf)
+		SKIP(return, "No second device given");
+
+	other = vfio_pci_device_init_nomap(initiator_bdf, self->iommu);
+	bar = vfio_pci_largest_bar(other, self->page);
+	ASSERT_GE(bar, 0);
+	fd = vfio_pci_dmabuf_export_bar(other, bar);
+	EXPECT_EQ(-EINVAL, set_private(self, fd, true));
+	EXPECT_EQ(-EINVAL, set_private(self, fd, false));
+	EXPECT_EQ(-EINVAL, is_private(self, fd));
+	ASSERT_EQ(0, close(fd));
+	vfio_pci_device_cleanup(other);
+}
+
 TEST_F(private, closed)
 {
 	int error, fd = export_claimed(self, variant, 0, 4);
@@ -619,6 +641,7 @@ TEST_F(private, closed)
 	vfio_pci_device_cleanup(self->device);
 	self->device = open_device(self->iommu, variant->device, &error);
 	ASSERT_EQ(0, error);
+	EXPECT_EQ(0, is_private(self, fd));
 	EXPECT_EQ(-ENODEV, set_private(self, fd, false));
 	EXPECT_EQ(-ENODEV, map_page(self, fd));
 	ASSERT_EQ(0, close(fd));

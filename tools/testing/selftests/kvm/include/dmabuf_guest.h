@@ -17,13 +17,13 @@
 #include "test_util.h"
 
 /* What the first word of a page is in memory that was tagged. */
-#define TAG_PAGES	4096ul
+#define TAG_PAGES	(SZ_16M / PAGE_SIZE)
 #define TAG(page)	(0xbaf0000000000000ul | (page))
 #define PATTERN		0x5157000000000000ul
 #define MMIO_SENTINEL	0x6d6d696f6d6d696ful
 
 /* Pages for page tables of what is mapped into a guest. */
-#define EXTRA_PAGES	(4 * TAG_PAGES)
+#define EXTRA_PAGES	(SZ_64M / SZ_4K)
 
 #define SLOT_A		10
 #define SLOT_B		11

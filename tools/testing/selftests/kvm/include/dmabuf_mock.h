@@ -122,17 +122,24 @@ static inline void mock_move(int dev, int fd,
 	TEST_ASSERT_EQ(__mock_move(dev, fd, extents, nr), 0);
 }
 
-static inline void mock_attrs(int dev, int fd, u32 first, u32 nr, u32 attrs)
+static inline void __mock_attrs(int dev, int fd, u32 first, u32 nr, u32 attrs,
+				u32 flags)
 {
 	struct dma_buf_mock_attrs args = {
 		.fd = fd,
 		.first = first,
 		.nr_extents = nr,
 		.attrs = attrs,
+		.flags = flags,
 	};
 
 	mock_ioctl(dev, DMA_BUF_MOCK_ATTRS, &args);
 	TEST_ASSERT_EQ(args.nr_not_restored, 0);
+}
+
+static inline void mock_attrs(int dev, int fd, u32 first, u32 nr, u32 attrs)
+{
+	__mock_attrs(dev, fd, first, nr, attrs, 0);
 }
 
 static inline void mock_data(int dev, int fd, unsigned long cmd, u64 offset,

@@ -35,6 +35,20 @@
 #endif
 
 /*
+ * Guests with pages as large as the host's: tests count in pages, and mean both.
+ * For main(), before there is a VM.
+ */
+static inline void guest_pages_as_host(void)
+{
+#ifdef __aarch64__
+	if (getpagesize() == SZ_16K)
+		vm_mode_default = VM_MODE_P40V48_16K;
+	else if (getpagesize() == SZ_64K)
+		vm_mode_default = VM_MODE_P40V48_64K;
+#endif
+}
+
+/*
  * Between two looks at what another thread has done.  sched_yield() is no good for
  * that: a task that yields is taken to have used up its slice, and one that does it a
  * thousand times does not run for seconds afterwards.
@@ -148,7 +162,7 @@ static inline bool guest_send_ipi(u64 mask_addr)
 }
 #endif
 
-static void guest_command_loop(void)
+static void __maybe_unused guest_command_loop(void)
 {
 	struct guest_cmd *cmd = &guest_command;
 
@@ -362,12 +376,28 @@ static inline u64 guest_mmio_exits(struct kvm_vcpu *vcpu)
 #endif
 }
 
-/* Leaves in the stage-2 tables of a VM, for differences only. */
+/*
+ * Leaves in the stage-2 tables of a VM, for differences only, by level.  The
+ * names are those of pages of 4 KiB: see vm_leaf_size().
+ */
 struct vm_leaves {
 	u64 k4;
 	u64 m2;
 	u64 g1;
 };
+
+/*
+ * What a leaf so many levels above those of a page maps: 4 KiB, 2 MiB, 1 GiB; or
+ * 64 KiB and 512 MiB where pages are of 64 KiB.
+ */
+static inline u64 vm_leaf_size(int level)
+{
+	u64 size = PAGE_SIZE;
+
+	while (level--)
+		size *= PAGE_SIZE / sizeof(u64);
+	return size;
+}
 
 #ifdef __x86_64__
 static inline bool vm_has_leaves(struct kvm_vm *vm)
@@ -400,7 +430,7 @@ static inline bool vm_has_leaves(struct kvm_vm *vm)
 
 	if (f)
 		fclose(f);
-	return f && getpagesize() == SZ_4K;
+	return f;
 }
 
 /* What is below 4 GiB is the guest's own memory, and not counted. */
@@ -420,11 +450,11 @@ static inline struct vm_leaves vm_leaves(struct kvm_vm *vm)
 		if (start < 4ull * SZ_1G || !strchr(line + attrs, 'R'))
 			continue;
 		if (level == 3)
-			leaves.k4 += (end - start) / SZ_4K;
+			leaves.k4 += (end - start) / vm_leaf_size(0);
 		else if (level == 2)
-			leaves.m2 += (end - start) / SZ_2M;
+			leaves.m2 += (end - start) / vm_leaf_size(1);
 		else
-			leaves.g1 += (end - start) / SZ_1G;
+			leaves.g1 += (end - start) / vm_leaf_size(2);
 	}
 	fclose(f);
 

@@ -87,6 +87,7 @@ static inline int dmabuf_main(int argc, char *argv[])
 	}
 	__TEST_REQUIRE(!access("/dev/iommu", R_OK | W_OK), "no /dev/iommu");
 
+	guest_pages_as_host();
 	vm = vm_create_barebones();
 	flags = vm_check_cap(vm, KVM_CAP_DMABUF_MEM);
 	if (!flags)

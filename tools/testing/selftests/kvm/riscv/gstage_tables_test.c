@@ -7,11 +7,14 @@
  * already given back.  Other processes make noise: what is lost has to be a
  * fraction of the tables that were made.
  */
+#include <fcntl.h>
 #include <linux/sizes.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "dmabuf_mock.h"
+#include "dmabuf_util.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
@@ -133,6 +136,12 @@ static void unmap(void *mem)
 	advise(mem, TABLES * REGION, MADV_NOHUGEPAGE);
 }
 
+/* A slot of what is at @offset of @mem, or none if @size is 0. */
+static void set_slot(struct kvm_vm *vm, u32 slot, u64 offset, u64 size, void *mem)
+{
+	vm_set_user_memory_region(vm, slot, 0, GPA + offset, size, mem + offset);
+}
+
 static void result(const char *what, long before, unsigned long made)
 {
 	long lost;
@@ -159,9 +168,9 @@ static void test_slot(void *mem)
 
 	vm = create_vm(&vcpu, TABLES);
 	before = free_pages();
-	vm_set_user_memory_region(vm, SLOT, 0, GPA, TABLES * REGION, mem);
+	set_slot(vm, SLOT, 0, TABLES * REGION, mem);
 	run_guest(vcpu);
-	vm_set_user_memory_region(vm, SLOT, 0, GPA, 0, NULL);
+	set_slot(vm, SLOT, 0, 0, mem);
 	unmap(mem);
 	result("slot deleted", before, TABLES);
 	kvm_vm_free(vm);
@@ -176,49 +185,82 @@ static void test_vm(void *mem)
 
 	before = free_pages();
 	vm = create_vm(&vcpu, TABLES);
-	vm_set_user_memory_region(vm, SLOT, 0, GPA, TABLES * REGION, mem);
+	set_slot(vm, SLOT, 0, TABLES * REGION, mem);
 	run_guest(vcpu);
 	kvm_vm_free(vm);
 	unmap(mem);
 	result("VM destroyed", before, TABLES);
 }
 
-/* When a block takes the place of one. */
+/* A slot as set_slot() makes it, but of the buffer @fd if there is one. */
+static void block_slot(struct kvm_vm *vm, u32 slot, u64 offset, u64 size, void *mem, int fd)
+{
+	if (fd < 0)
+		set_slot(vm, slot, offset, size, mem);
+	else if (size)
+		vm_set_dmabuf_region(vm, slot, 0, GPA + offset, size, fd, offset);
+	else
+		vm_delete_region(vm, slot);
+}
+
+/*
+ * When a block takes the place of one.  A slot of a page makes each table.  It is
+ * less than a table is about, and leaves it behind, empty, when it is deleted.
+ */
+static void replace_by_blocks(const char *what, void *mem, int fd)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	long before;
+
+	vm = create_vm(&vcpu, BLOCKS);
+	before = free_pages();
+	for (int round = 0; round < ROUNDS; round++) {
+		for (u64 i = 0; i < BLOCKS; i++)
+			block_slot(vm, SLOT + i, i * REGION, getpagesize(), mem, fd);
+		run_guest(vcpu);
+		for (u64 i = 0; i < BLOCKS; i++)
+			block_slot(vm, SLOT + i, i * REGION, 0, mem, fd);
+
+		block_slot(vm, SLOT, 0, BLOCKS * REGION, mem, fd);
+		run_guest(vcpu);
+		block_slot(vm, SLOT, 0, 0, mem, fd);
+	}
+	result(what, before, ROUNDS * BLOCKS);
+	kvm_vm_free(vm);
+}
+
 static void test_block(void *mem)
 {
 	const u64 size = BLOCKS * REGION;
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	long before, huge;
-	u64 i;
+	long huge = mem_pages("AnonHugePages");
 
-	vm = create_vm(&vcpu, BLOCKS);
-	vm_set_user_memory_region(vm, SLOT, 0, GPA, size, mem);
+	advise(mem, size, MADV_HUGEPAGE);
+	for (u64 i = 0; i < BLOCKS; i++)
+		WRITE_ONCE(*(char *)(mem + i * REGION), 1);
+	if (mem_pages("AnonHugePages") - huge < (long)(size / getpagesize()))
+		ksft_test_result_skip("block: no huge pages\n");
+	else
+		replace_by_blocks("replaced by a block", mem, -1);
+}
 
-	huge = mem_pages("AnonHugePages");
-	before = free_pages();
-	for (int round = 0; round < ROUNDS; round++) {
-		advise(mem, size, MADV_NOHUGEPAGE);
-		run_guest(vcpu);
+static void test_block_dmabuf(void)
+{
+	const int order = __builtin_ctz(REGION / getpagesize());
+	struct dma_buf_mock_extent extents[BLOCKS];
+	int dev, fd;
 
-		/* By halves, so that KVM's tables stay, empty; the host's do not. */
-		for (i = 0; i < 2 * BLOCKS; i++)
-			TEST_ASSERT(!munmap(mem + i * REGION / 2, REGION / 2), "munmap()");
-
-		map(mem, size);
-		advise(mem, size, MADV_HUGEPAGE);
-		for (i = 0; i < BLOCKS; i++)
-			WRITE_ONCE(*(char *)(mem + i * REGION), 1);
-		if (mem_pages("AnonHugePages") - huge < (long)(size / getpagesize())) {
-			ksft_test_result_skip("block: no huge pages\n");
-			goto out;
-		}
-		run_guest(vcpu);
-		advise(mem, size, MADV_DONTNEED);
+	dev = open("/dev/dma-buf-mock", O_RDWR | O_CLOEXEC);
+	if (dev < 0) {
+		ksft_test_result_skip("block of a dma-buf: no /dev/dma-buf-mock\n");
+		return;
 	}
-	result("replaced by a block", before, ROUNDS * BLOCKS);
-out:
-	kvm_vm_free(vm);
+
+	mock_blocks(extents, BLOCKS, order, MOCK_RW);
+	fd = mock_create(dev, extents, BLOCKS);
+	replace_by_blocks("replaced by a block of a dma-buf", NULL, fd);
+	close(fd);
+	close(dev);
 }
 
 int main(void)
@@ -235,9 +277,10 @@ int main(void)
 	kvm_vm_free(vm);
 
 	ksft_print_header();
-	ksft_set_plan(3);
+	ksft_set_plan(4);
 	test_slot(mem);
 	test_vm(mem);
 	test_block(mem);
+	test_block_dmabuf();
 	ksft_finished();
 }
