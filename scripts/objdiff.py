@@ -82,13 +82,12 @@ class Reasons:
             for line in f:
                 if line.strip() and not line.startswith('#'):
                     reason, obj, *names = line.split()
-                    self.rows.append([reason, obj, names, False])
+                    self.rows.append((reason, obj, names))
 
     def of(self, obj, name):
-        for row in self.rows:
-            if fnmatch(obj, row[1]) and any(fnmatch(name, n) for n in row[2]):
-                row[3] = True
-                return row[0]
+        for reason, objs, names in self.rows:
+            if fnmatch(obj, objs) and any(fnmatch(name, n) for n in names):
+                return reason
         return None
 
 
@@ -109,9 +108,10 @@ def main():
     base, new = sys.argv[1:3]
     reasons, total, moved, lost = Reasons(sys.argv[3]), 0, 0, 0
     counts = Counter()
-    for o in sorted(objects(base) | objects(new)):
-        a, b = (functions(os.path.join(d, o)) if o in objects(d) else None
-                for d in (base, new))
+    old, now = objects(base), objects(new)
+    for o in sorted(old | now):
+        a = functions(os.path.join(base, o)) if o in old else None
+        b = functions(os.path.join(new, o)) if o in now else None
         if a is None or b is None:
             # One line for a file that only one side has, not one for a function.
             n, what = (len(b), 'new') if a is None else (len(a), 'gone')
