@@ -60,7 +60,7 @@ compile() {
 	for f in "${objects[@]}"; do
 		[ -f "$obj/$f" ] || grep -q "${f%.o}\.c:.*error:" "$log" || echo "not built: ${f%.o}.c"
 	done
-	{ grep -E '(warning|error): ' "$log" || true; } | sed -E "s,$STEP/,,g; s,(\.\./)+,,g; s/:[0-9]+(:[0-9]+)?:/:/g"
+	warnings "$log"
 }
 
 fail=0

@@ -184,10 +184,6 @@ out=
 [ -z "$out" ] && say "ok: MAINTAINERS has ${#files[@]} new files" || complain "no section of the kernel's MAINTAINERS has:
 $out"
 
-warnings() { # of a log, without line numbers
-	{ grep -E '(warning|error): ' "$1" || true; } | sed -E "s,$STEP/,,g; s,([a-z0-9_-]+/){3}(\.\./){3},,g; s,(\.\./)+,,g; s/:[0-9]+(:[0-9]+)?:/:/g" | LC_ALL=C sort -u
-}
-
 # Drop the objects that were made from a file which was warned about, or the
 # next build would not mention it again.
 forget() { # WARNINGS

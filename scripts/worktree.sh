@@ -31,3 +31,7 @@ step_make() {
 	run_step "$(git -C "$STEP" log -1 --format=%s | cut -c 1-60)" "$log" 0 \
 		make -C "$STEP" O="$obj" ARCH="$ARCH" CROSS_COMPILE="$(cross "$ARCH")" -j"$JOBS" "$@"
 }
+
+warnings() { # of a log, without line numbers
+	{ grep -E '(warning|error): ' "$1" || true; } | sed -E "s,$STEP/,,g; s,([a-z0-9_-]+/){3}(\.\./){3},,g; s,(\.\./)+,,g; s/:[0-9]+(:[0-9]+)?:/:/g" | LC_ALL=C sort -u
+}
