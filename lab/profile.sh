@@ -24,7 +24,7 @@ mkdir -p "$dir"
 gcc -O2 -Wall -shared -fPIC -o "$dir/profile.so" "$TOP/lab/profile.c"
 {
 	echo "syms 60 cat /proc/kallsyms"
-	table x86 release bench bench | sed "s/\$/${1:+ -c $1}/"
+	ONLY=bench table x86 release bench bench | sed "s/\$/${1:+ -c $1}/"
 } >"$dir/list"
 build_machine x86 release
 
