@@ -9,8 +9,8 @@ BEFORE= in the environment is the figures.tsv of another kernel, the base: what
 VMAs cost there is what dma-bufs are compared with, and what has become of VMAs and
 of ordinary memory since is a table of its own, for which the document can have
 another pair of markers.  AGAIN= is the figures.tsv of another run of the same
-kernel: what differs between the two is marked.  ARM64= is the figures.tsv of that
-architecture, which is a table of its own.
+kernel: what differs between the two is marked.  ARM64= and RISCV= are the figures.tsv
+of these architectures, each of which is a table of its own.
 """
 
 import os
@@ -63,6 +63,13 @@ SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 # figures.
 SCALE = [64, 512, 1024, 4096]
 OF_SIZE = r"(\d+)( GiB.*| x 1 GiB, 1 slot| x 1 GiB)"
+# Other architectures, by what names their figures in the environment, and what comes
+# before their table.
+OTHERS = {
+    "ARM64": """On arm64, where the guest's accesses map what is revoked, as there is no
+``KVM_PRE_FAULT_MEMORY``:""",
+    "RISCV": """On riscv, where there is none either, and where KVM maps a VMA by 2 MiB at most:""",
+}
 # Parameters of the figures that are a curve and no ratio.
 CURVE = r"(\d+) ranges, (\d+) importers"
 
@@ -269,7 +276,7 @@ def curve(f):
         for (op, n), by in sorted(found.items())]
 
 
-def rst(f, other_arch):
+def rst(f, others):
     many = curve(f)
     f.rows = {k: r for k, r in f.rows.items() if not re.fullmatch(CURVE, k[1])}
     common = [[k[1], number(r["common"])] for k, r in f.rows.items() if k[0] == "common"]
@@ -302,9 +309,8 @@ def rst(f, other_arch):
                 "an IOAS with ``IOMMU_IOAS_MAP_RESTORE``; instructions. *An importer* is",
                 "the share of one at the largest number of ranges, *most to least* what the",
                 "number of ranges makes:", "", rst_table(*many)]
-    if other_arch:
-        out += ["", "On arm64, where the guest's accesses map what is revoked, as there is no",
-                "``KVM_PRE_FAULT_MEMORY``:", "", only_both(other_arch)]
+    for name, figures in others.items():
+        out += ["", OTHERS[name], "", only_both(figures)]
     out += ["", f".. figure:: {PLOT}",
             "   :alt: cost by dma-buf in that by VMA, for each operation", "",
             "   Cost by dma-buf in the cost by VMA. Left of 1 the dma-buf is cheaper;",
@@ -389,15 +395,18 @@ def other(name):
     return read(Path(os.environ[name]))[0] if os.environ.get(name) else None
 
 
+def other_archs():
+    return {name: Figures(*read(Path(os.environ[name])), None, other(name + "_AGAIN"))
+            for name in OTHERS if os.environ.get(name)}
+
+
 def main():
     where = Path(sys.argv[1])
     f = Figures(*read(where / "figures.tsv"), other("BEFORE"), other("AGAIN"))
-    arm64 = os.environ.get("ARM64")
-    arm64 = Figures(*read(Path(arm64)), None, other("ARM64_AGAIN")) if arm64 else None
     with open(where / "ratios.tsv", "w") as out:
         for cells in [f.heads()] + [f.columns(k) for k in f.rows]:
             out.write("\t".join(c.replace(",", "") for c in cells) + "\n")
-    table, plot = rst(f, arm64), svg(f)
+    table, plot = rst(f, other_archs()), svg(f)
     (where / "table.rst").write_text(table)
     (where / PLOT).write_text(plot)
     changed = changes(f) if f.before else None

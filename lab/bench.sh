@@ -13,12 +13,15 @@
 # beside it. BEFORE=FILE is the figures.tsv of the base kernel, whose VMAs are
 # compared with then, and makes a table of what has become of them, changes.rst.
 # AGAIN=FILE is the figures.tsv of another run, and marks what is not steady.
-# ARM64=FILE is the figures.tsv of that architecture, ARM64_AGAIN= of another run.
+# ARM64=FILE and RISCV=FILE are the figures.tsv of these architectures, ARM64_AGAIN=
+# and RISCV_AGAIN= of another run.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/../scripts/common.sh"
 # shellcheck source=lab/table.sh
 . "$TOP/lab/table.sh"
+# shellcheck source=lab/machine.sh
+. "$TOP/lab/machine.sh"
 
 [ "$FLAVOUR" = release ] || die "make bench measures the release kernel: no DEBUG="
 dir=$BUILD/bench
@@ -35,7 +38,10 @@ for profile in bench largebench; do
 	say "==> measuring (${dir#"$TOP"/}/tests.log)"
 	: >"$dir/tests.log"
 	"$TOP/lab/boot.sh" "$ARCH" release $profile "$dir/list" "$dir" || true
-	tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' >>"$dir/figures.tsv"
+	# Nanoseconds are instructions, see bench_machine().
+	tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' |
+		awk -F'\t' -v OFS='\t' -v per=$((1 << $(bench_shift "$ARCH"))) '
+			$5 == "ns" { $4 = int($4 / per) } { print }' >>"$dir/figures.tsv"
 	program_succeeded "$dir"
 done
 python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}"
