@@ -97,6 +97,7 @@ static const struct kvm_memory_slot *slot;
 static char outcome;
 static unsigned long redirected;
 static struct kvm_gstage_mapping mapped;
+static gfn_t reach_start, reach_end;
 
 static const struct kvm_memory_slot *gfn_to_memslot(struct kvm *kvm, gfn_t gfn) { return slot; }
 static bool kvm_slot_is_dmabuf(const struct kvm_memory_slot *s) { return s && s->dmabuf; }
@@ -163,6 +164,12 @@ static void kvm_riscv_gstage_init(struct kvm_gstage *g, struct kvm *kvm) { }
 static bool mmu_invalidate_retry(struct kvm *kvm, unsigned long seq)
 {
 	return kvm->mmu_invalidate_seq != seq;
+}
+static bool kvm_dmabuf_will_map(const struct kvm_memory_slot *s, gfn_t start, gfn_t end)
+{
+	reach_start = start;
+	reach_end = end;
+	return false;
 }
 static int kvm_riscv_gstage_set_pte(struct kvm_gstage *g, struct kvm_mmu_memory_cache *c,
 				    const struct kvm_gstage_mapping *map)
@@ -232,8 +239,9 @@ static bool good(const struct kvm_memory_slot *s, unsigned int a, int ret,
 		return ret == -EFAULT && run->memory_fault.gpa == PFN << 12 &&
 		       run->memory_fault.size == PAGE_SIZE;
 	case MAP_DMABUF:
-		/* A leaf of 2 MiB, its first page. */
-		return ret == 1 && mapped.level == 1 && mapped.addr == (PFN & ~511ull) << 12 &&
+		/* A leaf of 2 MiB, its first page, and a revocation will find all of it. */
+		return ret == 1 && reach_start == (PFN & ~511ull) &&
+		       reach_end == reach_start + 512 && mapped.level == 1 && mapped.addr == (PFN & ~511ull) << 12 &&
 		       mapped.pte.pte >> 10 << 10 == ((PFN & ~511ull) << 10 |
 						      (s->page.cached ? 0 : PBMT_IO));
 	default:
@@ -271,6 +279,7 @@ int main(void)
 			slot = slots[i].expected[0] == MMIO && !slots[i].dmabuf ? NULL : &slots[i];
 			outcome = RETRY;
 			redirected = 0;
+			reach_end = 0;
 			ret = gstage_page_fault(&vcpu, &run, &trap);
 			if (run.exit_reason == KVM_EXIT_MEMORY_FAULT)
 				outcome = exit_of(run.memory_fault.flags);
