@@ -2,9 +2,9 @@
 #
 # Front door of the repository: every target is one script.
 #
-# Variables: ARCH=x86|arm64|riscv, DEBUG=1, PAGES=64k (arm64), KERNEL_SRC= (tarball, tree or git
+# Variables: ARCH=x86|arm64|riscv, DEBUG=1, PAGES=16k|64k (arm64), KERNEL_SRC= (tarball, tree or git
 # repository instead of the network), TREE=, BUILD=, JOBS=, FORCE=1,
-# ONLY= (names of tests, shell patterns), FLAVOURS= (release debug 64k),
+# ONLY= (names of tests, shell patterns), FLAVOURS= (release debug 16k 64k),
 # PROFILE= (machine of make shell), TOPIC= (make check, make series), FAST=1 and
 # FULL=1 (make check), CHECK=1 (make refresh), STRICT=1 (make hooks),
 # BASE_COMMIT=, REROLL= and RFC=1 (make series), ALLOW_OTHER=1 (make tree: another
@@ -29,7 +29,7 @@ help:
 	@echo '  make bench     what device memory costs by dma-buf and by VMA; DOC= updates a document, BEFORE= compares'
 	@echo '  make profile   where the instructions of make bench go; GROUP= of its figures'
 	@echo '  make shell     the booted test machine; commands on stdin are run there'
-	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1, PAGES=64k)'
+	@echo '  make build     the kernel alone (ARCH=x86|arm64|riscv, DEBUG=1, PAGES=16k|64k)'
 	@echo '  make deps      install the Debian packages all this needs'
 	@echo
 	@echo '  make qemu      QEMU with clients/qemu applied, in build/qemu'

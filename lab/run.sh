@@ -23,7 +23,7 @@ phase "the tree" "$TOP/scripts/tree.sh"
 # A stage for each kernel, and one for the guests of the vmm machine, which bring
 # their VMM: what it needs is built, its machines are booted. What runs on both
 # kernels of x86 has run on one when the second is built.
-STAGES="x86/release x86/debug arm64/release arm64/debug arm64/64k riscv/release riscv/debug x86/release/vmm"
+STAGES="x86/release x86/debug arm64/release arm64/debug arm64/16k arm64/64k riscv/release riscv/debug x86/release/vmm"
 
 # The machines of a stage.
 stage_profiles() { # ARCH FLAVOUR VMM

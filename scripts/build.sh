@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make build [ARCH=x86|arm64|riscv] [DEBUG=1]: the kernel and its modules, out of
-# tree, in build/obj/<arch>[-debug]. ARCH=arm64 PAGES=64k: with pages of 64 KiB, in
-# build/obj/arm64-64k.
+# tree, in build/obj/<arch>[-debug]. ARCH=arm64 PAGES=16k or 64k: with pages of
+# that size, in build/obj/arm64-16k and arm64-64k.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"

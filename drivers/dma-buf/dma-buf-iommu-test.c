@@ -938,7 +938,7 @@ static void test_private(struct kunit *test)
 	/* Being revoked is found out first. */
 	f->exp.access_error = -EAGAIN;
 	KUNIT_EXPECT_EQ(test, map_slice(f, SZ_64K, SZ_4K, RW_PROT, 0), -EAGAIN);
-	KUNIT_EXPECT_EQ(test, check_slice(f, SZ_64K, SZ_4K, 0, true), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, check_slice(f, SZ_64K, SZ_64K, 0, true), -EAGAIN);
 	f->exp.access_error = 0;
 
 	f->exp.extents[1].attrs &= ~PRIVATE;

@@ -47,7 +47,8 @@ struct kvm_dmabuf_page {
 	bool private;
 };
 
-int kvm_dmabuf_can_map(struct dma_buf_attachment *attach, u64 *generation);
+int kvm_dmabuf_can_map(struct dma_buf_attachment *attach);
+u64 kvm_dmabuf_generation(struct dma_buf_attachment *attach);
 int kvm_dmabuf_table_update(struct dma_buf_attachment *attach, u64 offset,
 			    u64 size, gfp_t gfp,
 			    struct kvm_dmabuf_table __rcu **table);

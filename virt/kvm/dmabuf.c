@@ -370,17 +370,14 @@ static int kvm_dmabuf_update_all(struct kvm_dmabuf_import *import)
 }
 
 /*
- * Map all slots or, if that fails, none.  Of memory that is where it was all tables
- * are true, however many there are: nothing is allocated and nothing can fail.
+ * Map all slots of a buffer that can be mapped or, if that fails, none.  Of memory
+ * that is where it was all tables are true, however many there are: nothing is
+ * allocated and nothing can fail.
  */
 static int kvm_dmabuf_map_all(struct kvm_dmabuf_import *import)
 {
-	u64 generation;
+	u64 generation = kvm_dmabuf_generation(import->attach);
 	int r;
-
-	r = kvm_dmabuf_can_map(import->attach, &generation);
-	if (r)
-		return r;
 
 	if (!import->uniform || generation != import->generation) {
 		/* Were it to fail, some would be, and some not. */
@@ -533,7 +530,9 @@ static int kvm_dmabuf_join(struct kvm_dmabuf_import *import,
 	import->uniform = false;
 
 	/* Revoked, or what failed was another slot: it is not this one's fault. */
-	r = kvm_dmabuf_map_all(import);
+	r = kvm_dmabuf_can_map(import->attach);
+	if (!r)
+		r = kvm_dmabuf_map_all(import);
 	if (r == -EAGAIN || !list_is_singular(&import->bindings))
 		return 0;
 	if (r)

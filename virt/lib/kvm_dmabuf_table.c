@@ -203,34 +203,43 @@ static int kvm_dmabuf_make_table(struct dma_buf_attachment *attach, u64 offset,
 }
 
 /**
- * kvm_dmabuf_can_map - can the buffer be mapped now, and is it where it was?
+ * kvm_dmabuf_can_map - can the buffer be mapped now?
  * @attach: of KVM's mapping type
- * @generation: set to that of the layout
  *
- * A table that was true when @generation was the same is true.
+ * For who was not told: when the exporter restores the buffer, it can.
  *
  * Context: the caller holds dma_resv.
  *
  * Return: 0 if the buffer can be mapped now, or a negative errno:
  *
- * * -EAGAIN - the buffer is revoked now; @generation is set all the same
+ * * -EAGAIN - the buffer is revoked now
  * * -EINTR - a fatal signal ended a wait for the device
  * * -ENODEV - the buffer's owner is gone
  * * -EIO - the exporter's extents violate their contract
  */
-int kvm_dmabuf_can_map(struct dma_buf_attachment *attach, u64 *generation)
+int kvm_dmabuf_can_map(struct dma_buf_attachment *attach)
 {
 	struct dma_buf_extent extent;
-	int r;
-
-	dma_resv_assert_held(attach->dmabuf->resv);
 
 	/* A buffer is accessible, or it is not: any page of it tells. */
-	r = dma_buf_next_extent(attach, 0, PAGE_SIZE, false, &extent);
-	*generation = dma_buf_layout_generation(attach);
-	return r;
+	return dma_buf_next_extent(attach, 0, PAGE_SIZE, false, &extent);
 }
 EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_can_map, "kvm");
+
+/**
+ * kvm_dmabuf_generation - is the buffer where it was?
+ * @attach: of KVM's mapping type
+ *
+ * Context: the caller holds dma_resv.
+ *
+ * Return: the generation of the layout; a table that was true when it was the same
+ * is true
+ */
+u64 kvm_dmabuf_generation(struct dma_buf_attachment *attach)
+{
+	return dma_buf_layout_generation(attach);
+}
+EXPORT_SYMBOL_FOR_MODULES(kvm_dmabuf_generation, "kvm");
 
 /**
  * kvm_dmabuf_table_update - make a table of a slice, or bring one up to date

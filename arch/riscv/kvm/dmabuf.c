@@ -64,8 +64,9 @@ static pgprot_t dmabuf_prot(const struct kvm_dmabuf_page *page)
 	return pgprot_noncached(page->writable ? PAGE_WRITE : PAGE_READ);
 }
 
-static int dmabuf_map(struct kvm_vcpu *vcpu, gpa_t gpa,
-		      const struct kvm_dmabuf_page *page, unsigned long mmu_seq)
+static int dmabuf_map(struct kvm_vcpu *vcpu, const struct kvm_memory_slot *memslot,
+		      gpa_t gpa, const struct kvm_dmabuf_page *page,
+		      unsigned long mmu_seq)
 {
 	struct kvm_mmu_memory_cache *pcache = &vcpu->arch.mmu_page_cache;
 	u32 level = dmabuf_map_level(vcpu->kvm, page);
@@ -87,8 +88,11 @@ static int dmabuf_map(struct kvm_vcpu *vcpu, gpa_t gpa,
 	kvm_riscv_gstage_init(&gstage, kvm);
 
 	write_lock(&kvm->mmu_lock);
-	if (!mmu_invalidate_retry(kvm, mmu_seq))
+	if (!mmu_invalidate_retry(kvm, mmu_seq)) {
+		kvm_dmabuf_will_map(memslot, map.addr >> PAGE_SHIFT,
+				    (map.addr >> PAGE_SHIFT) + nr);
 		ret = kvm_riscv_gstage_set_pte(&gstage, pcache, &map);
+	}
 	write_unlock(&kvm->mmu_lock);
 
 	return ret;
@@ -151,6 +155,6 @@ int kvm_riscv_dmabuf_fault(struct kvm_vcpu *vcpu, const struct kvm_memory_slot *
 	if (exec && !page.cached)
 		return KVM_RISCV_DMABUF_ACCESS_FAULT;
 
-	ret = dmabuf_map(vcpu, gpa, &page, mmu_seq);
+	ret = dmabuf_map(vcpu, memslot, gpa, &page, mmu_seq);
 	return ret ? ret : 1;
 }

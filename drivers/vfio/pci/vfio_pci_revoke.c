@@ -182,7 +182,10 @@ static bool vfio_pci_dma_buf_in_use(struct vfio_pci_dma_buf *priv)
 	       !dma_resv_test_signaled(resv, DMA_RESV_USAGE_BOOKKEEP);
 }
 
-/* Importers map as soon as they are told that they can: causes change first. */
+/*
+ * Importers map as soon as they are told that they can: causes change first.  They
+ * are not told of a device that is cut off: it is revoked in a moment.
+ */
 static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
 					u32 causes)
 {
@@ -195,7 +198,7 @@ static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
 		dma_buf_invalidate_mappings(dmabuf);
 		priv->revocations++;
 		priv->undrained = vfio_pci_dma_buf_in_use(priv);
-	} else if (!causes) {
+	} else if (!causes && !READ_ONCE(priv->vdev->revocation.cut_off)) {
 		dma_buf_mappings_restored(dmabuf);
 	}
 	dma_resv_unlock(dmabuf->resv);
@@ -212,9 +215,10 @@ static void vfio_pci_dma_buf_apply(struct vfio_pci_dma_buf *priv)
 		return;
 
 	vfio_pci_dma_buf_set_causes(priv, causes);
-	if (!causes)
+	if (!causes && wq_has_sleeper(&priv->wait))
 		wake_up_all(&priv->wait);
-	if (vfio_pci_causes_for_user(causes) != vfio_pci_causes_for_user(old))
+	if (priv->event &&
+	    vfio_pci_causes_for_user(causes) != vfio_pci_causes_for_user(old))
 		vfio_pci_dma_buf_notify(priv);
 }
 
@@ -229,18 +233,8 @@ static void vfio_pci_revoke_apply(struct vfio_pci_core_device *vdev, u32 causes)
 	lockdep_assert_held(&vdev->dmabufs_lock);
 
 	WRITE_ONCE(vdev->revocation.causes, causes);
-	list_for_each_entry(priv, &vdev->dmabufs, dmabufs_elm) {
-		/* Nothing to do, e.g. for the inner one of two resets. */
-		if (priv->causes == (causes | priv->own_causes))
-			continue;
-
-		/* Without a file there is no importer, release comes next. */
-		if (!get_file_active(&priv->dmabuf->file))
-			continue;
-
+	list_for_each_entry(priv, &vdev->dmabufs, dmabufs_elm)
 		vfio_pci_dma_buf_apply(priv);
-		fput(priv->dmabuf->file);
-	}
 }
 
 /*

@@ -814,7 +814,7 @@ TEST_F_TIMEOUT(vfio_pci_bus_reset_test, fatal_error_closed, 2 * WAIT_S)
 }
 
 /* Without dma-bufs there is nothing to wait for: the user hears of it first. */
-TEST_F(vfio_pci_bus_reset_test, fatal_error_no_dmabuf)
+TEST_F_TIMEOUT(vfio_pci_bus_reset_test, fatal_error_no_dmabuf, 2 * WAIT_S)
 {
 	struct pollfd pfd = { .events = POLLIN };
 	struct export *e;

@@ -22,6 +22,12 @@
 #include "vfio_pci_dmabuf_util.h"
 
 /*
+ * Seconds that a case can take.  vfio-pci maps the BARs of a device that it opens,
+ * and KASAN then writes a shadow of an eighth of their size.
+ */
+#define CASE_S		240
+
+/*
  * What QEMU 11 does for each BAR of an assigned device: one dma-buf of the
  * ranges that it mmaps, then one IOMMU_IOAS_MAP_FILE for each piece that the
  * guest's address space has of it.  QEMU puts trapped memory over the MSI-X
@@ -141,7 +147,7 @@ static int next_mmap_bar(struct vfio_pci_device *device, int bar, u64 page)
  * Linux says VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, so QEMU mmaps BARs as a whole.
  * The offset in the dma-buf is the offset in the BAR.
  */
-TEST_F(vfio_pci_dmabuf_vmm_test, qemu_whole_bars)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, qemu_whole_bars, CASE_S)
 {
 	struct vfio_region_dma_range pieces[MAX_PIECES];
 	int bar, i, nr, round, fd, bars = 0;
@@ -191,7 +197,7 @@ TEST_F(vfio_pci_dmabuf_vmm_test, qemu_whole_bars)
  * it.  Where it is beyond the end it must not map anything; with the offset in
  * the buffer all is well.
  */
-TEST_F(vfio_pci_dmabuf_vmm_test, qemu_ranges_with_hole)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, qemu_ranges_with_hole, CASE_S)
 {
 	struct vfio_region_dma_range pieces[MAX_PIECES];
 	u64 size, offset, total;
@@ -321,7 +327,7 @@ static void print_entries(const char *what, u64 size, struct nr_entries *nr)
 	       (unsigned long)nr->small);
 }
 
-TEST_F(vfio_pci_dmabuf_vmm_test, page_sizes)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, page_sizes, CASE_S)
 {
 	u64 page = self->page, size, length;
 	struct nr_entries nr;
@@ -552,7 +558,7 @@ static void qemu_reset(struct vmm *vmm)
  * mapped as the page, see vfio_sub_page_bar_update_mapping().  What fails is a
  * complaint and costs P2P, so that nothing may fail.
  */
-TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_qemu, 240)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_qemu, CASE_S)
 {
 	static const u32 ones[PCI_STD_NUM_BARS] = { -1, -1, -1, -1, -1, -1 };
 	struct vmm vmm;
@@ -606,7 +612,7 @@ static void openvmm_set_decode(struct vmm *vmm, bool on)
  * D3 are handled in the same order.  BARs are virtual: the device is not told where
  * the guest has them, and they can move while they are decoded.
  */
-TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_openvmm, 240)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_openvmm, CASE_S)
 {
 	u8 feature[sizeof(struct vfio_device_feature_dma_buf) +
 		   sizeof(struct vfio_region_dma_range)] = {};
@@ -676,7 +682,7 @@ static void ch_map_again(struct vmm *vmm, bool mapped)
  * moved is unmapped and mapped at once (pull request 7064), decoded or not, and a
  * failure is a warning.
  */
-TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_cloud_hypervisor, 240)
+TEST_F_TIMEOUT(vfio_pci_dmabuf_vmm_test, replay_cloud_hypervisor, CASE_S)
 {
 	struct vmm vmm;
 	int i, w, ret;
