@@ -16,6 +16,7 @@
 #include <linux/vfio.h>
 
 #include "iommufd_utils.h"
+#include "memcg_charge.h"
 
 #define MAP_RW (IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE)
 #define MAP_RW_RESTORE (MAP_RW | IOMMU_IOAS_MAP_RESTORE)
@@ -1279,6 +1280,126 @@ TEST_F(iommufd_dmabuf, change_process_revoked)
 		test_dmabuf_mapped(self->hwpt_id, dfd, 0, iova, buf_size);
 	test_ioctl_ioas_unmap(iova, buf_size);
 	close(dfd);
+}
+
+/*
+ * Who pays for page tables. The test is in the memory cgroup "maker", and has
+ * processes in the cgroup "other" do what anybody may do.
+ */
+FIXTURE(iommufd_dmabuf_memcg)
+{
+	int fd;
+	int dfd;
+	uint32_t ioas_id;
+	struct memcgs memcgs;
+};
+
+/* In pages of PAGE_SIZE. The mock has a table for each MOCK_HUGE_PAGE_SIZE */
+#define MEMCG_LENGTH (1UL << 28)
+#define MEMCG_TABLES (MEMCG_LENGTH / MOCK_HUGE_PAGE_SIZE)
+
+FIXTURE_SETUP(iommufd_dmabuf_memcg)
+{
+	const char *reason = memcgs_create(&self->memcgs);
+
+	if (reason)
+		SKIP(return, "%s", reason);
+
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
+	test_cmd_mock_domain(self->ioas_id, NULL, NULL, NULL);
+	test_cmd_get_dmabuf_ranges(MEMCG_LENGTH, 0, MOCK_DMABUF_NO_MEMORY,
+				   &self->dfd);
+
+	ASSERT_EQ(0, cg_enter_current(self->memcgs.maker));
+}
+
+FIXTURE_TEARDOWN(iommufd_dmabuf_memcg)
+{
+	EXPECT_EQ(0, memcgs_destroy(&self->memcgs));
+	if (!self->fd)
+		return;
+	close(self->dfd);
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* One cgroup has all page tables, or none has */
+#define expect_payer(payer)                                                 \
+	({                                                                  \
+		EXPECT_TRUE(memcg_has_tables(self->memcgs.maker,            \
+					     payer == self->memcgs.maker)); \
+		EXPECT_TRUE(memcg_has_tables(self->memcgs.other,            \
+					     payer == self->memcgs.other)); \
+	})
+
+static bool memcg_has_tables(const char *cgroup, bool has)
+{
+	return memcg_is_charged(cgroup, "sec_pagetables ",
+				MEMCG_TABLES * PAGE_SIZE, has);
+}
+
+static int memcg_revoke(const char *cgroup, void *arg)
+{
+	FIXTURE_DATA(iommufd_dmabuf_memcg) *self = arg;
+
+	return !!_test_cmd_revoke_dmabuf(self->fd, self->dfd,
+					 MOCK_DMABUF_REVOKE);
+}
+
+static int memcg_restore(const char *cgroup, void *arg)
+{
+	FIXTURE_DATA(iommufd_dmabuf_memcg) *self = arg;
+
+	return !!_test_cmd_revoke_dmabuf(self->fd, self->dfd,
+					 MOCK_DMABUF_RESTORE);
+}
+
+static int memcg_change_process(const char *cgroup, void *arg)
+{
+	FIXTURE_DATA(iommufd_dmabuf_memcg) *self = arg;
+	struct iommu_ioas_change_process cmd = {
+		.size = sizeof(cmd),
+	};
+
+	return !!ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd);
+}
+
+/* The process that made the mapping pays, whoever restores it */
+TEST_F_TIMEOUT(iommufd_dmabuf_memcg, restore, 120)
+{
+	__u64 iova;
+
+	test_ioctl_ioas_map_file_flags(self->dfd, 0, MEMCG_LENGTH, &iova,
+				       MAP_RW_RESTORE);
+	expect_payer(self->memcgs.maker);
+
+	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_revoke, self));
+	expect_payer(NULL);
+	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_restore, self));
+	expect_payer(self->memcgs.maker);
+	test_ioctl_ioas_unmap(iova, MEMCG_LENGTH);
+	expect_payer(NULL);
+}
+
+/* The process that took over does, even if it has exited, and the maker restores */
+TEST_F_TIMEOUT(iommufd_dmabuf_memcg, change_process, 120)
+{
+	__u64 iova;
+
+	test_ioctl_ioas_map_file_flags(self->dfd, 0, MEMCG_LENGTH, &iova,
+				       MAP_RW_RESTORE);
+	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_change_process, self));
+	/* What there is stays where it was charged */
+	expect_payer(self->memcgs.maker);
+
+	test_cmd_revoke_dmabuf(self->dfd, MOCK_DMABUF_REVOKE);
+	expect_payer(NULL);
+	test_cmd_revoke_dmabuf(self->dfd, MOCK_DMABUF_RESTORE);
+	expect_payer(self->memcgs.other);
+	test_ioctl_ioas_unmap(iova, MEMCG_LENGTH);
+	expect_payer(NULL);
 }
 
 /* The only one who splits mappings is VFIO's type1 as it was first */

@@ -24,6 +24,7 @@
 #include "dmabuf_guest.h"
 #include "dmabuf_load.h"
 #include "dmabuf_mock.h"
+#include "memcg_charge.h"
 
 /* Nested virtualisation under emulation is slow. */
 #define MOCK_TEST(name)	TEST_F_TIMEOUT(dmabuf_mock, name, 240)
@@ -1077,6 +1078,72 @@ MOCK_TEST(lifetime)
 	self->vm = NULL;
 	TEST_ASSERT_EQ(dmabuf_count(fd), 1);
 	TEST_ASSERT_EQ(mock_changed_pages(), changed);
+}
+
+/* Each extent takes two words or more: where it begins, and where it is. */
+#define MEMCG_EXTENTS	0x10000
+#define MEMCG_BYTES	(MEMCG_EXTENTS * 2 * sizeof(u64))
+
+/* @nr extents, all of them the same block. */
+static struct dma_buf_mock_extent *same_extents(u32 nr, u32 order)
+{
+	struct dma_buf_mock_extent *extents = calloc(nr, sizeof(*extents));
+	u32 i;
+
+	mock_blocks(extents, nr, order, MOCK_RW);
+	for (i = 1; i < nr; i++)
+		extents[i].flags = DMA_BUF_MOCK_SAME_BLOCK;
+	return extents;
+}
+
+struct memcg_move {
+	int dev;
+	int fd;
+	struct dma_buf_mock_extent *extents;
+};
+
+static int memcg_move(const char *cgroup, void *arg)
+{
+	struct memcg_move *move = arg;
+
+	return !!__mock_move(move->dev, move->fd, move->extents, MEMCG_EXTENTS);
+}
+
+/*
+ * Memory moves, and KVM has more to store about it than before.  Who made the slot
+ * pays for that, not who moves the memory.
+ */
+MOCK_TEST(memcg)
+{
+	const u64 size = MEMCG_EXTENTS * PAGE_SIZE;
+	struct memcg_move move = { .dev = self->dev };
+	struct memcgs memcgs = {};
+	const char *reason;
+
+	reason = memcgs_create(&memcgs);
+	if (reason)
+		SKIP(return, "%s", reason);
+
+	move.extents = same_extents(size / SZ_2M, ORDER_2M);
+	move.fd = mock_create(self->dev, move.extents, size / SZ_2M);
+	free(move.extents);
+	move.extents = same_extents(MEMCG_EXTENTS, 0);
+
+	TEST_ASSERT_EQ(cg_enter_current(memcgs.maker), 0);
+	vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, size, move.fd, 0);
+	TEST_ASSERT(memcg_is_charged(memcgs.maker, "kernel ", MEMCG_BYTES, false),
+		    "%s has more than a slot", memcgs.maker);
+
+	TEST_ASSERT_EQ(cg_run(memcgs.other, memcg_move, &move), 0);
+	TEST_ASSERT(memcg_is_charged(memcgs.maker, "kernel ", MEMCG_BYTES, true),
+		    "who made the slot does not pay");
+	TEST_ASSERT(memcg_is_charged(memcgs.other, "kernel ", MEMCG_BYTES, false),
+		    "who moved the memory pays");
+
+	vm_delete_region(self->vm, SLOT_A);
+	close(move.fd);
+	free(move.extents);
+	TEST_ASSERT_EQ(memcgs_destroy(&memcgs), 0);
 }
 
 struct marker_memory {

@@ -22,6 +22,7 @@
 
 #include <linux/pci_regs.h>
 
+#include "memcg_charge.h"
 #include "vfio_pci_dmabuf_fixture.h"
 
 TEST_F(vfio_pci_dmabuf_test, export_bar)
@@ -85,6 +86,39 @@ TEST_F(vfio_pci_dmabuf_test, export_multi_range)
 	ASSERT_EQ(-EINVAL, __iommu_map_file(self->iommu, fd, page, 4 * page,
 					    self->iova, MAP_RW));
 	ASSERT_EQ(0, close(fd));
+}
+
+/* VFIO stores where each range begins in the dma-buf and in memory, and its length. */
+#define MEMCG_RANGES	0x10000
+#define MEMCG_BYTES	(MEMCG_RANGES * 3 * sizeof(u64))
+
+/* Who exports pays for that, until the dma-buf is gone. */
+TEST_F(vfio_pci_dmabuf_test, export_memcg)
+{
+	struct vfio_region_dma_range *ranges;
+	struct memcgs memcgs = {};
+	const char *reason;
+	u32 i;
+	int fd;
+
+	reason = memcgs_create(&memcgs);
+	if (reason)
+		SKIP(return, "%s", reason);
+
+	ranges = calloc(MEMCG_RANGES, sizeof(*ranges));
+	for (i = 0; i < MEMCG_RANGES; i++)
+		ranges[i].length = self->page;
+
+	ASSERT_EQ(0, cg_enter_current(memcgs.maker));
+	EXPECT_TRUE(memcg_is_charged(memcgs.maker, "kernel ", MEMCG_BYTES, false));
+	fd = vfio_pci_dmabuf_export(self->device, self->bar, ranges, MEMCG_RANGES,
+				    O_RDWR);
+	EXPECT_TRUE(memcg_is_charged(memcgs.maker, "kernel ", MEMCG_BYTES, true));
+	ASSERT_EQ(0, close(fd));
+	EXPECT_TRUE(memcg_is_charged(memcgs.maker, "kernel ", MEMCG_BYTES, false));
+
+	free(ranges);
+	EXPECT_EQ(0, memcgs_destroy(&memcgs));
 }
 
 /* How long it takes to map and unmap all of a dma-buf, at best. */
