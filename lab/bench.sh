@@ -41,7 +41,7 @@ for profile in bench largebench; do
 	# Nanoseconds are instructions, see bench_machine().
 	tr -d '\r' <"$dir/tests.log" | sed -n 's/^BENCH\t//p' |
 		awk -F'\t' -v OFS='\t' -v per=$((1 << $(bench_shift "$ARCH"))) '
-			$5 == "ns" { $4 = int($4 / per) } { print }' >>"$dir/figures.tsv"
+			$5 == "ns" { $4 = sprintf("%.0f", int($4 / per)) } { print }' >>"$dir/figures.tsv"
 	program_succeeded "$dir"
 done
 python3 "$TOP/lab/bench.py" "$dir" "${DOC:-}"

@@ -311,9 +311,12 @@ static int restore_one(struct dma_buf_attachment *attach)
  * @dmabuf: the exporter's buffer
  *
  * Calls &dma_buf_attach_ops.mappings_restored of every restorable attachment.
- * The exporter has made the memory accessible before. An importer that fails
- * stays without its mapping, and is tried again by the next call; meanwhile its
- * error is in &dma_buf_attachment.restore_error and in debugfs.
+ * The exporter has made the memory accessible before. Importers rely on that
+ * and may map without asking. If the memory becomes inaccessible during the
+ * call, the exporter invalidates after it, what was restored a moment ago as
+ * well. An importer that fails stays without its mapping, and is tried again by
+ * the next call; meanwhile its error is in &dma_buf_attachment.restore_error
+ * and in debugfs.
  *
  * A fatal signal of the calling task stops it. The importers that it did not
  * reach and that have no mapping count as not restored, with -EINTR.

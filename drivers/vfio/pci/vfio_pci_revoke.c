@@ -38,11 +38,11 @@
  *
  * Errors are reported with pci_bus_sem held.  So error_detected takes a leaf
  * spinlock, marks the device as cut off, and queues work.  The exporter's
- * callbacks look at the mark, so nothing new is mapped from then on.  The work
- * revokes what is mapped and tells the user.  error_detected waits for the
- * work, for a bounded time and with no locks but the caller's, because AER
- * resets the link next.  With DPC the link is down before error_detected is
- * called, so there the hardware changes first.
+ * callbacks look at the mark and refuse from then on.  The work revokes what
+ * is mapped or restored at that moment, and tells the user.  error_detected
+ * waits for the work, for a bounded time and with no locks but the caller's,
+ * because AER resets the link next.  With DPC the link is down before
+ * error_detected is called, so there the hardware changes first.
  *
  * The mark ends with resume or with a permanent failure.  Where the end of an
  * error is not reported (CONFIG_VFIO_PCI_DMABUF_RECOVERY is off), no device is
@@ -182,10 +182,7 @@ static bool vfio_pci_dma_buf_in_use(struct vfio_pci_dma_buf *priv)
 	       !dma_resv_test_signaled(resv, DMA_RESV_USAGE_BOOKKEEP);
 }
 
-/*
- * Importers map as soon as they are told that they can: causes change first.  They
- * are not told of a device that is cut off: it is revoked in a moment.
- */
+/* Importers map as soon as they are told that they can: causes change first. */
 static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
 					u32 causes)
 {
@@ -198,7 +195,7 @@ static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
 		dma_buf_invalidate_mappings(dmabuf);
 		priv->revocations++;
 		priv->undrained = vfio_pci_dma_buf_in_use(priv);
-	} else if (!causes && !READ_ONCE(priv->vdev->revocation.cut_off)) {
+	} else if (!causes) {
 		dma_buf_mappings_restored(dmabuf);
 	}
 	dma_resv_unlock(dmabuf->resv);
@@ -217,6 +214,7 @@ static void vfio_pci_dma_buf_apply(struct vfio_pci_dma_buf *priv)
 	vfio_pci_dma_buf_set_causes(priv, causes);
 	if (!causes && wq_has_sleeper(&priv->wait))
 		wake_up_all(&priv->wait);
+	/* Most have no eventfd: don't compare for them. */
 	if (priv->event &&
 	    vfio_pci_causes_for_user(causes) != vfio_pci_causes_for_user(old))
 		vfio_pci_dma_buf_notify(priv);

@@ -88,7 +88,7 @@ u32 vfio_pci_causes(struct vfio_pci_core_device *vdev);
  * @undrained: it was revoked, and somebody may still do DMA; under dmabufs_lock
  * @revocations: how often it was revoked, under dmabufs_lock
  * @nr_mapped: mappings that scatterlist importers hold; written under dma_resv
- * @wait: for @nr_mapped to become 0
+ * @wait: for @nr_mapped or @causes to become 0
  * @event: signalled when the state changes, under dmabufs_lock
  */
 struct vfio_pci_dma_buf {

@@ -1319,8 +1319,6 @@ FIXTURE_SETUP(iommufd_dmabuf_memcg)
 FIXTURE_TEARDOWN(iommufd_dmabuf_memcg)
 {
 	EXPECT_EQ(0, memcgs_destroy(&self->memcgs));
-	if (!self->fd)
-		return;
 	close(self->dfd);
 	teardown_iommufd(self->fd, _metadata);
 }

@@ -1485,17 +1485,20 @@ static void bench_iommu(u64 size)
 	bench_revoke_iommu(&leaves[LEAF_4K], 4096, false);
 }
 
+#ifndef __riscv
 /* The VMA in a container, which is where such mappings are still possible. */
-static void __maybe_unused bench_type1(u64 size)
+static void bench_type1(u64 size)
 {
 	struct dma_region region = {
-		.vaddr = big.window,
 		.iova = GPA_BASE,
 		.size = size,
 	};
 	char params[64];
 	enum path path;
 
+	iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
+	device_open(&big, big_bdf);
+	region.vaddr = big.window;
 	snprintf(params, sizeof(params), "%lu GiB", size >> 30);
 	for (path = VMA_COLD; path <= VMA_WARM; path++) {
 		path_prepare(&big, path, size);
@@ -1506,7 +1509,15 @@ static void __maybe_unused bench_type1(u64 size)
 		iommu_unmap(iommu, &region);
 		report("IOMMU unmap", params, path_names[path], stop(), "ns");
 	}
+	device_close(&big);
+	iommu_cleanup(iommu);
 }
+#else
+/* It has no type1. */
+static void bench_type1(u64 size)
+{
+}
+#endif
 
 static void help(const char *name)
 {
@@ -1581,14 +1592,7 @@ int main(int argc, char *argv[])
 	device_close(&big);
 	iommu_cleanup(iommu);
 
-#ifndef __riscv		/* It has no type1. */
-	if (wanted("type1") && last_path != DMABUF) {
-		iommu = iommu_init(MODE_VFIO_TYPE1V2_IOMMU);
-		device_open(&big, big_bdf);
+	if (wanted("type1") && last_path != DMABUF)
 		bench_type1(size);
-		device_close(&big);
-		iommu_cleanup(iommu);
-	}
-#endif
 	return 0;
 }

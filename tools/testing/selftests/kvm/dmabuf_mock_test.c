@@ -267,6 +267,21 @@ MOCK_TEST(move_revoked)
 	}
 }
 
+/* Nobody has told KVM yet whether the memory is there: it asks. */
+MOCK_TEST(create_fails)
+{
+	int fd;
+
+	fd = create_tagged(self, 1, ORDER_2M);
+	mock_fail(self->dev, fd, DMA_BUF_MOCK_GET_EXTENT, 1, EINTR);
+	TEST_ASSERT_EQ(__vm_set_dmabuf_region(self->vm, SLOT_A, 0, GPA_A, SZ_2M,
+					      fd, 0), -EINTR);
+	TEST_ASSERT_EQ(mock_status(self->dev, fd).nr_attachments, 0);
+
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, fd, 0);
+	expect_tags(self, GPA_A, SZ_2M / PAGE_SIZE);
+}
+
 /* The slot is revoked, as it could not be restored, until a restore succeeds. */
 static void expect_not_restored(FIXTURE_DATA(dmabuf_mock) *self, int fd)
 {

@@ -25,7 +25,22 @@ struct memcgs {
 	char *other;
 };
 
-/* Returns NULL, or why there can be no memory cgroups. */
+/* Leaves them first.  Returns 0 on success. */
+static inline int memcgs_destroy(struct memcgs *memcgs)
+{
+	int ret;
+
+	/* cg_destroy() kills who is in there. */
+	if (cg_enter_current(memcgs->root))
+		return -1;
+	ret = cg_destroy(memcgs->maker);
+	ret |= cg_destroy(memcgs->other);
+	free(memcgs->maker);
+	free(memcgs->other);
+	return ret;
+}
+
+/* Returns NULL, or why there can be no memory cgroups: then there are none. */
 static inline const char *memcgs_create(struct memcgs *memcgs)
 {
 	char *root = memcgs->root;
@@ -40,31 +55,18 @@ static inline const char *memcgs_create(struct memcgs *memcgs)
 
 	memcgs->maker = cg_name_indexed(root, "memcg_maker", getpid());
 	memcgs->other = cg_name_indexed(root, "memcg_other", getpid());
-	if (cg_create(memcgs->maker) || cg_create(memcgs->other))
+	if (cg_create(memcgs->maker) || cg_create(memcgs->other)) {
+		memcgs_destroy(memcgs);
 		return "failed to create cgroups";
+	}
 	return NULL;
-}
-
-/* Leaves them. Also after memcgs_create() failed. Returns 0 on success. */
-static inline int memcgs_destroy(struct memcgs *memcgs)
-{
-	int ret = 0;
-
-	if (!memcgs->maker)
-		return 0;
-	cg_enter_current(memcgs->root);
-	ret |= cg_destroy(memcgs->maker);
-	ret |= cg_destroy(memcgs->other);
-	free(memcgs->maker);
-	free(memcgs->other);
-	memset(memcgs, 0, sizeof(*memcgs));
-	return ret;
 }
 
 /*
  * Is @cgroup charged for that many bytes or more (or is it not), by @key of
  * memory.stat?  Little that is charged does not show at once: the kernel adds up its
- * counters every other second.
+ * counters every other second.  So that a cgroup is not charged says something only
+ * if it is seen, too, that another one is.
  */
 static inline bool memcg_is_charged(const char *cgroup, const char *key, long bytes,
 				    bool charged)
