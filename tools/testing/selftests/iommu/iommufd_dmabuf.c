@@ -1295,7 +1295,7 @@ FIXTURE(iommufd_dmabuf_memcg)
 };
 
 /* In pages of PAGE_SIZE. The mock has a table for each MOCK_HUGE_PAGE_SIZE */
-#define MEMCG_LENGTH (1UL << 28)
+#define MEMCG_LENGTH (256UL * 1024 * 1024)
 #define MEMCG_TABLES (MEMCG_LENGTH / MOCK_HUGE_PAGE_SIZE)
 
 FIXTURE_SETUP(iommufd_dmabuf_memcg)
@@ -1323,19 +1323,21 @@ FIXTURE_TEARDOWN(iommufd_dmabuf_memcg)
 	teardown_iommufd(self->fd, _metadata);
 }
 
-/* One cgroup has all page tables, or none has */
-#define expect_payer(payer)                                                 \
-	({                                                                  \
-		EXPECT_TRUE(memcg_has_tables(self->memcgs.maker,            \
-					     payer == self->memcgs.maker)); \
-		EXPECT_TRUE(memcg_has_tables(self->memcgs.other,            \
-					     payer == self->memcgs.other)); \
-	})
-
 static bool memcg_has_tables(const char *cgroup, bool has)
 {
 	return memcg_is_charged(cgroup, "sec_pagetables ",
 				MEMCG_TABLES * PAGE_SIZE, has);
+}
+
+/* One cgroup has all page tables, or none has */
+static void expect_payer(struct __test_metadata *_metadata,
+			 FIXTURE_DATA(iommufd_dmabuf_memcg) *self,
+			 const char *payer)
+{
+	struct memcgs *memcgs = &self->memcgs;
+
+	EXPECT_TRUE(memcg_has_tables(memcgs->maker, payer == memcgs->maker));
+	EXPECT_TRUE(memcg_has_tables(memcgs->other, payer == memcgs->other));
 }
 
 static int memcg_revoke(const char *cgroup, void *arg)
@@ -1371,14 +1373,14 @@ TEST_F_TIMEOUT(iommufd_dmabuf_memcg, restore, 120)
 
 	test_ioctl_ioas_map_file_flags(self->dfd, 0, MEMCG_LENGTH, &iova,
 				       MAP_RW_RESTORE);
-	expect_payer(self->memcgs.maker);
+	expect_payer(_metadata, self, self->memcgs.maker);
 
 	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_revoke, self));
-	expect_payer(NULL);
+	expect_payer(_metadata, self, NULL);
 	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_restore, self));
-	expect_payer(self->memcgs.maker);
+	expect_payer(_metadata, self, self->memcgs.maker);
 	test_ioctl_ioas_unmap(iova, MEMCG_LENGTH);
-	expect_payer(NULL);
+	expect_payer(_metadata, self, NULL);
 }
 
 /* The process that took over does, even if it has exited, and the maker restores */
@@ -1390,14 +1392,14 @@ TEST_F_TIMEOUT(iommufd_dmabuf_memcg, change_process, 120)
 				       MAP_RW_RESTORE);
 	ASSERT_EQ(0, cg_run(self->memcgs.other, memcg_change_process, self));
 	/* What there is stays where it was charged */
-	expect_payer(self->memcgs.maker);
+	expect_payer(_metadata, self, self->memcgs.maker);
 
 	test_cmd_revoke_dmabuf(self->dfd, MOCK_DMABUF_REVOKE);
-	expect_payer(NULL);
+	expect_payer(_metadata, self, NULL);
 	test_cmd_revoke_dmabuf(self->dfd, MOCK_DMABUF_RESTORE);
-	expect_payer(self->memcgs.other);
+	expect_payer(_metadata, self, self->memcgs.other);
 	test_ioctl_ioas_unmap(iova, MEMCG_LENGTH);
-	expect_payer(NULL);
+	expect_payer(_metadata, self, NULL);
 }
 
 /* The only one who splits mappings is VFIO's type1 as it was first */

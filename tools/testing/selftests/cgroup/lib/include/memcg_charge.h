@@ -76,7 +76,7 @@ static inline bool memcg_is_charged(const char *cgroup, const char *key, long by
 
 	for (i = 0; i < 50; i++) {
 		val = cg_read_key_long(cgroup, "memory.stat", key);
-		if (val >= 0 && (val >= bytes) == charged)
+		if (val >= 0 && charged == !(val < bytes))
 			return true;
 		usleep(DEFAULT_WAIT_INTERVAL_US);
 	}
