@@ -74,7 +74,7 @@ static inline bool memcg_is_charged(const char *cgroup, const char *key, long by
 	long val;
 	int i;
 
-	for (i = 0; i < 50; i++) {
+	for (i = 0; i < 200; i++) {
 		val = cg_read_key_long(cgroup, "memory.stat", key);
 		if (val >= 0 && charged == !(val < bytes))
 			return true;
