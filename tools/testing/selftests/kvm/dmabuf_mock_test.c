@@ -509,6 +509,63 @@ MOCK_TEST(restore_slots)
 }
 
 /*
+ * A slot joins one that could not be restored.  If KVM cannot tell where its own memory
+ * is, it is not made.  If what fails is whether the memory is there, or where the other
+ * one's is, it is made, and both are revoked until a restore succeeds.
+ */
+static u32 join_fails(FIXTURE_DATA(dmabuf_mock) *self, int fd, u32 step, u32 *nr_made)
+{
+	const u64 gpa = GPA_A + SZ_2M;
+	u32 nth, not_restored = 1;
+	int ret;
+
+	for (nth = 1; not_restored; nth++) {
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+		mock_fail(self->dev, fd, DMA_BUF_MOCK_GET_LAYOUT, 1, ENODEV);
+		TEST_ASSERT_EQ(__mock_move(self->dev, fd, self->extents, 2), 1);
+
+		mock_fail(self->dev, fd, step, nth, ENODEV);
+		ret = __vm_set_dmabuf_region(self->vm, SLOT_A + 1, 0, gpa, SZ_2M, fd, SZ_2M);
+		mock_fail(self->dev, fd, step, 0, 0);
+		TEST_ASSERT(!ret || ret == -ENODEV, "failure %u: %d", nth, ret);
+		not_restored = mock_status(self->dev, fd).nr_not_restored;
+		*nr_made += !ret && not_restored;
+
+		if (!not_restored) {
+			TEST_ASSERT_EQ(ret, 0);
+		} else {
+			guest_revoked(self->vcpu, GUEST_READ, ret ? GPA_A : gpa, 0);
+			mock_restore(self->dev, fd);
+			TEST_ASSERT_EQ(guest_resume(self->vcpu),
+				       TAG(ret ? 0 : SZ_2M / PAGE_SIZE));
+		}
+		TEST_ASSERT_EQ(guest_read(self->vcpu, GPA_A), TAG(0));
+		if (ret)
+			continue;
+		TEST_ASSERT_EQ(guest_read(self->vcpu, gpa), TAG(SZ_2M / PAGE_SIZE));
+		vm_delete_region(self->vm, SLOT_A + 1);
+	}
+	return nth - 2;
+}
+
+MOCK_TEST(join_fails)
+{
+	u32 nr, nr_made = 0;
+	int fd;
+
+	fd = create_tagged(self, 2, ORDER_2M);
+	add_slot(self->vm, SLOT_A, 0, GPA_A, SZ_2M, fd, 0);
+	virt_map(self->vm, GPA_A + SZ_2M, GPA_A + SZ_2M, SZ_2M / PAGE_SIZE);
+
+	nr = join_fails(self, fd, DMA_BUF_MOCK_GET_EXTENT, &nr_made);
+	TEST_ASSERT(nr && nr_made == nr, "made in %u of %u failures", nr_made, nr);
+
+	nr_made = 0;
+	nr = join_fails(self, fd, DMA_BUF_MOCK_GET_LAYOUT, &nr_made);
+	TEST_ASSERT(nr_made && nr_made < nr, "made in %u of %u failures", nr_made, nr);
+}
+
+/*
  * Slots of one buffer, made in any order, right behind each other or not, with one of
  * another buffer between them.  All or not all of a slot is mapped.  What the revocation
  * zaps is what is mapped of this buffer, and the other one's is not touched.
