@@ -6,8 +6,9 @@
  * the attachment.
  *
  * Locks: negotiation takes no lock. The lists that it compares are constant, so
- * the result stays true until dma_buf_detach(). The only state that changes is
- * &dma_buf_attachment.restore_error. It is protected by the buffer's dma_resv,
+ * the result stays true until dma_buf_detach(). What changes of an attachment
+ * without a device, &dma_buf_attachment.mapped and
+ * &dma_buf_attachment.restore_error, is protected by the buffer's dma_resv,
  * which is held around every callback of an importer.
  *
  * Invariants:
@@ -77,7 +78,9 @@
  * ============== ============= ============= ============= =================
  *
  * Where the table says invalidate, &dma_buf_attach_ops.invalidate_mappings is
- * called, where it says restored, &dma_buf_attach_ops.mappings_restored.
+ * called, where it says restored, &dma_buf_attach_ops.mappings_restored. If the
+ * buffer is revoked already when the exporter ends, importers are not called
+ * again, but find out by mapping.
  *
  * The type says how soon the importer has to let go. A scatterlist importer can
  * leave fences, and unmaps within bounded time, see

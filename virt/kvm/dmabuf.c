@@ -357,6 +357,8 @@ static int kvm_dmabuf_update_all(struct kvm_dmabuf_import *import)
 	struct kvm_dmabuf_binding *binding;
 	int r;
 
+	dma_resv_assert_held(import->dmabuf->resv);
+
 	list_for_each_entry(binding, &import->bindings, node) {
 		/* The exporter's locks are held. */
 		if (fatal_signal_pending(current))
@@ -378,6 +380,8 @@ static int kvm_dmabuf_map_all(struct kvm_dmabuf_import *import)
 {
 	u64 generation = kvm_dmabuf_generation(import->attach);
 	int r;
+
+	dma_resv_assert_held(import->dmabuf->resv);
 
 	if (!import->uniform || generation != import->generation) {
 		/* Were it to fail, some would be, and some not. */
@@ -620,10 +624,13 @@ static int kvm_dmabuf_import(struct kvm *kvm, struct dma_buf *dmabuf,
 	return 0;
 }
 
-/* Nobody else has slots_lock, or the VM has no users. */
+/* The caller has slots_lock, or the VM has no users. */
 static void kvm_dmabuf_leave(struct kvm_dmabuf_binding *binding)
 {
 	struct kvm_dmabuf_import *import = binding->import;
+
+	lockdep_assert_once(lockdep_is_held(&import->kvm->slots_lock) ||
+			    !refcount_read(&import->kvm->users_count));
 
 	dma_resv_lock(import->dmabuf->resv, NULL);
 	list_del(&binding->node);
@@ -763,8 +770,10 @@ void kvm_dmabuf_unbind(struct kvm_memory_slot *slot)
  * kvm_dmabuf_unbind_all - unbind every slot of a VM that is being destroyed
  * @kvm: the VM, without users
  *
- * The exporters' callbacks use the VM's memslots and page tables, so they have
- * to be shut up before either is torn down.
+ * The exporters' callbacks use the VM's memslots and page tables.  They can still
+ * come after kvm_arch_flush_shadow_all(), so what unmaps has to cope, with mmu_lock
+ * held, with page tables that are gone.  They must not come after
+ * kvm_arch_destroy_vm(), and none comes once this function has returned.
  *
  * Context: may sleep, takes dma_resv.
  */

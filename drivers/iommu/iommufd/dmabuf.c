@@ -281,6 +281,7 @@ static void iopt_dmabuf_remove_all(struct iopt_area *area,
  *
  * Return: 0, or
  * -ERESTARTSYS: a signal came while waiting for the exporter
+ * -EINTR: a fatal signal ended a wait for the device
  * -EDQUOT: the mappings would have more page table items than is allowed
  * -EINVAL: memory or IOVA are not aligned to the domain's smallest page
  * -EPERM: the memory does not allow it any more
@@ -639,6 +640,7 @@ static int iopt_dmabuf_attach(struct iopt_pages *pages, struct dma_buf *dmabuf)
  * -ENODEV: the memory is revoked and @restore is false, or it is gone
  * -EACCES: a part of it is private and @restore is false
  * -ERESTARTSYS: a signal came while waiting for the exporter
+ * -EINTR: a fatal signal ended a wait for the device
  * -EIO: the exporter broke its contract
  * -ENOMEM
  */
@@ -818,6 +820,7 @@ int iopt_dmabuf_alloc_iova(struct io_pagetable *iopt, unsigned long *iova,
 	if (phase & (iopt->iova_alignment - 1))
 		return -EINVAL;
 
+	/* At least PAGE_SIZE, so never less than the iova_alignment */
 	pgsizes = iopt_pgsize_bitmap(iopt) & ~(PAGE_SIZE - 1);
 	while (pgsizes) {
 		unsigned long pgsize = 1UL << __fls(pgsizes);

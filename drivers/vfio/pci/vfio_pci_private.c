@@ -146,13 +146,13 @@ static int vfio_pci_private_check(struct vfio_pci_core_device *vdev,
 
 	if (!priv->vdev)
 		return -ENODEV;
-	/* The VGA region is a window to memory that a BAR has as well. */
-	if (!priv->no_cpu || vdev->has_vga || vfio_pci_dma_buf_has_msix(priv))
-		return -EPERM;
 	if (priv->own_causes & VFIO_PCI_CAUSE_CONVERT)
 		return -EBUSY;
 	if (priv->private == private)
 		return 0;
+	/* The VGA region is a window to memory that a BAR has as well. */
+	if (!priv->no_cpu || vdev->has_vga || vfio_pci_dma_buf_has_msix(priv))
+		return -EPERM;
 
 	ret = vfio_pci_private_conflict(vdev, priv, private);
 
@@ -290,7 +290,8 @@ static int vfio_pci_private_inside(struct vfio_pci_core_device *vdev,
  * @priv: the buffer, nobody else knows it
  *
  * It is, and the host cannot map it, if other dma-bufs that are private have all
- * of it.
+ * of it.  Each of its ranges has to be inside of one of them: a union of several is
+ * not looked for.
  *
  * Context: dmabufs_lock held, @priv is not in the list.
  *

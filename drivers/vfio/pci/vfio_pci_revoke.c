@@ -189,6 +189,8 @@ static void vfio_pci_dma_buf_set_causes(struct vfio_pci_dma_buf *priv,
 	struct dma_buf *dmabuf = priv->dmabuf;
 	bool was = priv->causes;
 
+	lockdep_assert_held(&priv->vdev->dmabufs_lock);
+
 	dma_resv_lock(dmabuf->resv, NULL);
 	WRITE_ONCE(priv->causes, causes);
 	if (!was) {
@@ -313,6 +315,8 @@ static void vfio_pci_check_decode(struct vfio_pci_core_device *vdev)
 /* With registers that can be read: what the driver says, and ask it again. */
 static bool vfio_pci_not_ready(struct vfio_pci_core_device *vdev)
 {
+	lockdep_assert_held(&vdev->dmabufs_lock);
+
 	if (!vdev->pci_ops || !vdev->pci_ops->dmabufs_ready ||
 	    vdev->pci_ops->dmabufs_ready(vdev))
 		return false;
@@ -629,7 +633,8 @@ static void vfio_pci_vfs_reset_done(struct vfio_pci_core_device *pf)
  *
  * For &pci_error_handlers.reset_prepare: the PCI core resets the device, because
  * somebody wrote to its reset attribute in sysfs, or because VFIO asked for it
- * and has revoked the dma-bufs already.
+ * and has revoked the dma-bufs already.  When a device is closed VFIO calls it, as
+ * the PCI core calls no driver then.
  *
  * An importer whose own device is being reset as well, and was stopped before it
  * could unmap, keeps the reset waiting for a bounded time only.  The reset of a PF
@@ -646,6 +651,8 @@ void vfio_pci_core_reset_prepare(struct pci_dev *pdev)
 		.end = jiffies + msecs_to_jiffies(VFIO_PCI_RESET_DRAIN_MS),
 	};
 	int ret, ret_vfs;
+
+	device_lock_assert(&pdev->dev);
 
 	scoped_guard(mutex, &vdev->dmabufs_lock) {
 		WRITE_ONCE(vdev->revocation.resets, vdev->revocation.resets + 1);
@@ -668,7 +675,8 @@ EXPORT_SYMBOL_GPL(vfio_pci_core_reset_prepare);
  * which may have cost it its registers (NoSoftRst-) before the PCI core saved
  * them: memory that the user had decoded may not be decoded any more.
  *
- * Context: as vfio_pci_core_reset_prepare().
+ * Context: process context, the device is bound.  memory_lock may be held or not;
+ * takes dmabufs_lock and dma_resv, and those of VFs.
  */
 void vfio_pci_core_reset_done(struct pci_dev *pdev)
 {
@@ -1168,6 +1176,8 @@ void vfio_pci_revoke_registered(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_core_device *pf = vdev->sriov_pf_core_dev;
 
+	device_lock_assert(&vdev->pdev->dev);
+
 	vfio_pci_revoke_teach_lockdep(vdev);
 
 	if (pf) {
@@ -1187,6 +1197,8 @@ void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
 {
 	struct vfio_pci_core_device *pf = vdev->sriov_pf_core_dev;
 
+	device_lock_assert(&vdev->pdev->dev);
+
 	if (pf) {
 		guard(mutex)(&pf->revocation.vfs_lock);
 		list_del_init(&vdev->revocation.vf_item);
@@ -1199,8 +1211,9 @@ void vfio_pci_revoke_unregistered(struct vfio_pci_core_device *vdev)
  * vfio_pci_dma_buf_cleanup - the device is being closed
  * @vdev: the device
  *
- * Tells importers that waiting is over: nothing ends this cause.  Returns when
- * nobody reaches the memory any more, however long that takes, and killed or not:
+ * Nothing ends this cause.  Importers are told, unless the dma-buf is revoked
+ * already: then they learn by -ENODEV when they map again.  Returns when nobody
+ * reaches the memory any more, however long that takes, and killed or not:
  * the device is given back to the host next.
  *
  * Context: process context; takes dmabufs_lock and dma_resv, and waits for

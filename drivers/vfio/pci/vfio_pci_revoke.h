@@ -165,6 +165,15 @@ bool vfio_pci_revoke_error(struct vfio_pci_core_device *vdev,
 void vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev);
 void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev);
 
+/*
+ * The reset of a device that was closed, of which the PCI core tells nobody.  VFs of
+ * the device can be open still.  To be followed by vfio_pci_core_reset_done().
+ */
+static inline void vfio_pci_revoke_close_reset(struct vfio_pci_core_device *vdev)
+{
+	vfio_pci_core_reset_prepare(vdev->pdev);
+}
+
 #if IS_ENABLED(CONFIG_KUNIT)
 bool vfio_pci_rebar_intact(struct pci_dev *pdev);
 #endif
@@ -240,6 +249,10 @@ vfio_pci_revoke_unplugged(struct vfio_pci_core_device *vdev)
 }
 
 static inline void vfio_pci_dma_buf_cleanup(struct vfio_pci_core_device *vdev)
+{
+}
+
+static inline void vfio_pci_revoke_close_reset(struct vfio_pci_core_device *vdev)
 {
 }
 #endif

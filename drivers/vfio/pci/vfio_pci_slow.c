@@ -10,8 +10,8 @@
  *
  * Locks: reset_done writes what the device remembers; the PCI core calls it
  * once at a time.  dmabufs_ready writes it as well, with dmabufs_lock held.
- * It may miss a reset that ends while it runs.  That does no harm, because
- * reset_done makes VFIO ask once more.
+ * The two do not race: from reset_prepare to reset_done the device is in reset,
+ * which is a cause, and dmabufs_ready is called if there is none.
  */
 #include <linux/iommufd.h>
 #include <linux/jiffies.h>

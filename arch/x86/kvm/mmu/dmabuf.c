@@ -185,7 +185,9 @@ static void kvm_dmabuf_fault_will_map(struct kvm_page_fault *fault)
  * the caller would not have come here, and fault->mmu_seq was sampled before that
  * was found out.  The memory has to be of that kind, too.  Which one of the two is
  * wrong is for userspace to know, and it has to be told that the attribute is not
- * all there is to look at.  Memory that is away is of no kind.
+ * all there is to look at.  In a VM that cannot have private memory it is the
+ * attribute that is wrong, whatever the memory is.  Memory that is away is of no
+ * kind.
  */
 int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
 			       struct kvm_page_fault *fault)
@@ -200,12 +202,12 @@ int kvm_mmu_faultin_pfn_dmabuf(struct kvm_vcpu *vcpu,
 	if (r)
 		return kvm_dmabuf_faultin_revoked(vcpu, fault);
 
+	if (fault->is_private && !kvm_dmabuf_can_be_private(vcpu->kvm))
+		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
+
 	if (fault->is_private != page.private)
 		return kvm_dmabuf_fault_exit(vcpu, fault,
 					     KVM_MEMORY_EXIT_FLAG_BACKING);
-
-	if (fault->is_private && !kvm_dmabuf_can_be_private(vcpu->kvm))
-		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
 
 	if (!page.readable)
 		return kvm_dmabuf_fault_exit(vcpu, fault, 0);
@@ -425,11 +427,16 @@ void kvm_mmu_free_rmap_used(struct kvm_memory_slot *slot)
 	}
 }
 
-void kvm_rmap_set_used(const struct kvm_memory_slot *slot, gfn_t gfn, int level)
+void kvm_rmap_set_used(struct kvm *kvm, const struct kvm_memory_slot *slot,
+		       gfn_t gfn, int level)
 {
-	if (kvm_slot_is_dmabuf(slot) && level <= PG_LEVEL_2M)
-		__set_bit(gfn_to_index(gfn, slot->base_gfn, PG_LEVEL_2M),
-			  slot->arch.rmap_used[level - PG_LEVEL_4K]);
+	if (!kvm_slot_is_dmabuf(slot) || level > PG_LEVEL_2M)
+		return;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	__set_bit(gfn_to_index(gfn, slot->base_gfn, PG_LEVEL_2M),
+		  slot->arch.rmap_used[level - PG_LEVEL_4K]);
 }
 
 static bool kvm_rmaps_are_empty(const struct kvm_memory_slot *slot, int level,
@@ -461,6 +468,8 @@ static bool kvm_rmap_zap_dmabuf_2m(struct kvm *kvm, struct kvm_gfn_range *range,
 	gfn_t end = min3(range->end, slot->base_gfn + slot->npages,
 			 first + nr_pages);
 
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
 	flush = kvm_rmap_zap_level(kvm, slot, level, start, end,
 				   range->may_block, flush);
 
@@ -484,6 +493,8 @@ static bool kvm_rmap_zap_dmabuf_level(struct kvm *kvm,
 	const struct kvm_memory_slot *slot = range->slot;
 	unsigned long *used = slot->arch.rmap_used[level - PG_LEVEL_4K];
 	unsigned long idx, last;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
 
 	idx = gfn_to_index(range->start, slot->base_gfn, PG_LEVEL_2M);
 	last = gfn_to_index(range->end - 1, slot->base_gfn, PG_LEVEL_2M);

@@ -59,8 +59,8 @@ bool kvm_rmap_zap_level(struct kvm *kvm, const struct kvm_memory_slot *slot,
 			bool flush);
 bool kvm_rmap_zap_dmabuf(struct kvm *kvm, struct kvm_gfn_range *range,
 			 bool flush);
-void kvm_rmap_set_used(const struct kvm_memory_slot *slot, gfn_t gfn,
-		       int level);
+void kvm_rmap_set_used(struct kvm *kvm, const struct kvm_memory_slot *slot,
+		       gfn_t gfn, int level);
 #else
 static inline bool kvm_memtype_is_known(struct kvm_pfn_memtype memtype)
 {
@@ -115,7 +115,8 @@ static inline bool kvm_rmap_zap_dmabuf(struct kvm *kvm,
 	return flush;
 }
 
-static inline void kvm_rmap_set_used(const struct kvm_memory_slot *slot,
+static inline void kvm_rmap_set_used(struct kvm *kvm,
+				     const struct kvm_memory_slot *slot,
 				     gfn_t gfn, int level)
 {
 }

@@ -158,7 +158,7 @@ TEST_F(private, host_can_map)
 	fd = export_pages(self, 0, 4);
 	ASSERT_GE(fd, 0);
 	EXPECT_EQ(-EPERM, set_private(self, fd, true));
-	EXPECT_EQ(-EPERM, set_private(self, fd, false));
+	EXPECT_EQ(0, set_private(self, fd, false));
 	EXPECT_SHARED(self, fd);
 	ASSERT_EQ(0, __vfio_pci_dmabuf_unmappable(self->device, fd));
 	EXPECT_EQ(0, set_private(self, fd, true));
@@ -310,6 +310,14 @@ TEST_F(private, export_over_private)
 		{ .offset = 3 * self->page, .length = self->page },
 		{ .offset = 2 * self->page, .length = 2 * self->page },
 	};
+	struct vfio_region_dma_range follow[] = {
+		{ .offset = 1 * self->page, .length = self->page },
+		{ .offset = 2 * self->page, .length = self->page },
+	};
+	struct vfio_region_dma_range apart[] = {
+		{ .offset = 2 * self->page, .length = self->page },
+		{ .offset = 1 * self->page, .length = self->page },
+	};
 	int fd, other, part;
 
 	fd = export_claimed(self, variant, 2, 2);
@@ -342,6 +350,21 @@ TEST_F(private, export_over_private)
 	EXPECT_EQ(0, set_private(self, part, false));
 	EXPECT_SHARED(self, part);
 	ASSERT_EQ(0, close(part));
+
+	/* Two of them, each of which has a part of a range, are none that has it. */
+	fd = export_claimed(self, variant, 0, 2);
+	part = export_claimed(self, variant, 2, 2);
+	ASSERT_EQ(0, set_private(self, fd, true));
+	ASSERT_EQ(0, set_private(self, part, true));
+	EXPECT_EQ(-EBUSY, export_pages(self, 1, 2));
+	EXPECT_EQ(-EBUSY, __vfio_pci_dmabuf_export(self->device, self->bar, follow, 2,
+						   O_RDWR));
+	other = __vfio_pci_dmabuf_export(self->device, self->bar, apart, 2, O_RDWR);
+	ASSERT_GE(other, 0);
+	EXPECT_PRIVATE(self, other);
+	ASSERT_EQ(0, close(other));
+	ASSERT_EQ(0, close(part));
+	ASSERT_EQ(0, close(fd));
 
 	/* It ended with the last of them. */
 	fd = export_pages(self, 0, 8);

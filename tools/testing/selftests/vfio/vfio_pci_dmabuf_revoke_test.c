@@ -213,6 +213,34 @@ TEST_F(vfio_pci_dmabuf_test, d3hot)
 	ASSERT_EQ(0, close(fd));
 }
 
+/* A state that the device does not have is ignored: what was mapped stays. */
+TEST_F(vfio_pci_dmabuf_test, d1_d2_missing)
+{
+	u8 pos = vfio_pci_find_cap(self->device, PCI_CAP_ID_PM);
+	u16 pmc;
+	int fd;
+
+	if (iommufd_dmabuf_mappings() < 0)
+		SKIP(return, "No debugfs to see mappings of dma-bufs in");
+	pmc = pos ? vfio_pci_config_readw(self->device, pos + PCI_PM_PMC) : 0;
+	if (!pos || (pmc & (PCI_PM_CAP_D1 | PCI_PM_CAP_D2)))
+		SKIP(return, "%s has D1, D2 or no power management", exporter_bdf);
+
+	fd = vfio_pci_dmabuf_export_bar(self->device, self->bar);
+	iommu_map_file(self->iommu, fd, 0, self->page, self->iova);
+	ASSERT_EQ(1, iommufd_dmabuf_mappings());
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 1));
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 2));
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+
+	/* One that it has is not. */
+	ASSERT_EQ(0, __vfio_pci_set_power_state(self->device, 3));
+	EXPECT_EQ(0, iommufd_dmabuf_mappings());
+	iommu_unmap_iova(self->iommu, self->iova, self->page);
+	ASSERT_EQ(0, close(fd));
+}
+
 TEST_F(vfio_pci_dmabuf_test, d3hot_reset)
 {
 	int fd;

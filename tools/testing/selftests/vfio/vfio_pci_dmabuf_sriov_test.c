@@ -134,10 +134,9 @@ FIXTURE_TEARDOWN(vfio_pci_dmabuf_sriov_test)
 	}
 	if (self->vf)
 		vfio_pci_device_cleanup(self->vf);
-	if (self->pf) {
+	if (self->pf)
 		vfio_pci_device_cleanup(self->pf);
-		sysfs_sriov_numvfs_set(pf_bdf, 0);
-	}
+	sysfs_sriov_numvfs_set(pf_bdf, 0);
 	if (self->sriov_was)
 		ASSERT_EQ('Y', swap_enable_sriov(self->sriov_was));
 	free(self->vf_bdf);
@@ -206,6 +205,24 @@ TEST_F(vfio_pci_dmabuf_sriov_test, reset_of_pf)
 	ASSERT_EQ(0, __vfio_pci_dmabuf_restore(self->vf, self->fd));
 	EXPECT_TRUE(live(self, self->fd));
 	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+}
+
+/* So does the reset that comes with closing a PF, and with opening it. */
+TEST_F(vfio_pci_dmabuf_sriov_test, close_of_pf)
+{
+	if (!(self->pf->info.flags & VFIO_DEVICE_FLAGS_RESET))
+		SKIP(return, "%s cannot be reset", pf_bdf);
+
+	vfio_pci_device_cleanup(self->pf);
+	self->pf = NULL;
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+	EXPECT_TRUE(live(self, self->fd));
+
+	iommu_unmap_iova(self->iommu, IOVA_ONCE, self->page);
+	iommu_map_file(self->iommu, self->fd, 0, self->page, IOVA_ONCE);
+	self->pf = vfio_pci_device_init_vf(pf_bdf, self->iommu, VF_TOKEN);
+	EXPECT_EQ(1, iommufd_dmabuf_mappings());
+	EXPECT_TRUE(live(self, self->fd));
 }
 
 static u16 find_sriov(struct vfio_pci_device *device)

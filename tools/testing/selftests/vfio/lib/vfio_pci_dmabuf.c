@@ -220,7 +220,7 @@ void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable)
 		vfio_pci_cmd_clear(device, PCI_COMMAND_MEMORY);
 }
 
-static u8 vfio_pci_find_cap(struct vfio_pci_device *device, u8 id)
+u8 vfio_pci_find_cap(struct vfio_pci_device *device, u8 id)
 {
 	/* 48 capabilities fill the space there is: more is a loop. */
 	int left = 48;

@@ -77,6 +77,9 @@ int __vfio_pci_dmabuf_is_private(struct vfio_pci_device *device, int fd);
  */
 void vfio_pci_set_memory_decode(struct vfio_pci_device *device, bool enable);
 
+/* Where a capability is in config space, or 0. */
+u8 vfio_pci_find_cap(struct vfio_pci_device *device, u8 id);
+
 /*
  * Put the device into D3hot or D0 by its PM capability, if it has one.  The
  * "__" variant returns -ENOENT if it has none.
