@@ -64,6 +64,8 @@ EXCEPTIONS=(
 	'LINE_SPACING|/include/asm/kvm_host\.h|^\+}$'
 	# The tree begins with a release, and has none of the commits before it.
 	'UNKNOWN_COMMIT_ID|^$|'
+	# A bug whose commit could not be verified: an id is not made up for it.
+	'MISSING_FIXES_TAG|^$|'
 	# User space includes this header, and has no BIT_ULL().
 	'BIT_MACRO|^drivers/iommu/iommufd/iommufd_test\.h|1ULL << '
 )
